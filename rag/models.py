@@ -1,0 +1,317 @@
+"""The nouns. Frozen dataclasses that every room may hold; they import nothing of ours.
+
+All offsets count Unicode code points in a version's canonical text, start inclusive, end exclusive.
+All scores are better when higher. All times are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Literal
+
+BlockKind = Literal["heading", "paragraph", "list_item", "table_row", "code"]
+PageStatus = Literal["text", "ocr", "needs_ocr", "garbled", "empty"]
+DocumentStatus = Literal[
+    "ok",  # read and searchable
+    "partial",  # searchable, but some pages or parts could not be read
+    "needs_ocr",  # nothing but pictures of text, and OCR is not installed
+    "needs_password",
+    "corrupt",
+    "garbled",  # there is a text layer, and it is rubbish
+    "empty",
+    "unsupported",  # no reader for this format
+    "too_large",  # a limit of size, time or memory was reached
+    "blocked",  # a page that wants a login or JavaScript, or a host that refused
+    "failed",
+]
+MetadataValue = str | int | float | bool | date
+Support = Literal["supported", "weak", "unsupported"]
+
+
+# ── what a reader makes of bytes ──────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One paragraph, heading, list item or table row of the canonical text.
+
+    `section` holds the titles of the headings above it, outermost first; a heading is the last of its own section.
+    `row` names a table row for a citation ("12", "Artist / 3").
+    `header` names the columns where the row's own text does not ("Region | Q1 | Q2").
+    """
+
+    kind: BlockKind
+    start: int
+    end: int
+    section: tuple[str, ...] = ()
+    page: int | None = None  # 1-based
+    level: int | None = None  # of a heading, 1 is the outermost
+    row: str | None = None
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    number: int  # 1-based, as a PDF viewer counts
+    label: str  # as printed on the page: "vii", "A-3"
+    start: int
+    end: int
+    status: PageStatus = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A stable word, what happened, and what to do."""
+
+    code: str
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a reader makes of bytes: canonical text and its structure.
+
+    Blocks are in order, do not overlap, and lie inside the text; what lies between them is white space only.
+    Text is canonical: `\\n` line ends, no NUL, no lone surrogates (see `rag.language.canonical`).
+    """
+
+    text: str
+    blocks: tuple[Block, ...]
+    pages: tuple[Page, ...] = ()
+    title: str | None = None
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)  # author, date, language, …
+    status: DocumentStatus = "ok"
+    problems: tuple[Problem, ...] = ()
+
+
+# ── what a source offers ──────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The bytes of one item as its source has them. Rows of a database come parsed already."""
+
+    data: bytes
+    name: str  # a file name or the last part of a URL; helps to tell the format
+    media_type: str | None = None  # as declared by the source; may be wrong
+    title: str | None = None  # overrides what the reader finds
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)  # overrides what the reader finds
+    state: Mapping[str, str] = field(default_factory=dict)  # replaces the item's state once this is stored
+    parsed: Parsed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something a source has. `load` fetches its bytes and may raise DocumentError.
+
+    `state` is what the source can tell without reading (size and mtime, ETag, updated-at); equal states mean unchanged.
+    """
+
+    key: str  # identity within the source: relative path, canonical URL, table + primary key
+    uri: str  # for people and citations; never carries credentials
+    state: Mapping[str, str]
+    load: Callable[[], Original]
+    unchanged: bool = False  # the source itself is sure (304 Not Modified)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """Something a source has but could not show. It keeps its last good copy and counts as failed."""
+
+    key: str
+    uri: str
+    problem: Problem
+
+
+# ── what is stored ────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk before it is stored: `text == canonical[start:end]`.
+
+    `heading` (title, section path, a table's header) goes to the embedder and the terms, and is not part of the text.
+    """
+
+    start: int
+    end: int
+    text: str
+    heading: str
+    tokens: int  # of the text alone, in the embedder's own tokens
+    page: int | None = None
+    row: str | None = None
+
+    @property
+    def embedded_text(self) -> str:
+        """The exact text that is embedded; vectors are stored by its hash."""
+        return f"{self.heading}\n{self.text}" if self.heading else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    id: str
+    name: str
+    embedder: str  # identity of the embedder of the active index
+    index_id: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    id: str
+    collection_id: str
+    name: str
+    kind: str  # "folder" | "web" | "database" | "upload"
+    config: Mapping[str, object]
+    created_at: datetime
+    synced_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    id: str
+    source_id: str
+    key: str
+    title: str
+    uri: str
+    status: DocumentStatus
+    version: int | None  # the active one; None when nothing of it can be searched
+    metadata: Mapping[str, MetadataValue]
+    problems: tuple[Problem, ...]
+    enabled: bool
+    updated_at: datetime
+    chunks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    document_id: str
+    number: int
+    content_sha256: str
+    text_sha256: str
+    pipeline: str
+    media_type: str
+    created_at: datetime
+    characters: int
+    active: bool
+
+
+# ── a question and its answer ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    role: Literal["user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in its document, for a person: page, section, table row."""
+
+    page: int | None = None
+    page_label: str | None = None
+    section: str | None = None
+    row: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that answers to the question. `arms` holds each arm's own score, where that arm found it."""
+
+    chunk_id: int
+    collection_id: str
+    document_id: str
+    version: int
+    title: str
+    uri: str
+    place: Place
+    start: int
+    end: int
+    text: str
+    heading: str
+    score: float
+    arms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What the answerer is shown: a hit, whole, under the number that citations use. `tokens` as the answerer counts."""
+
+    n: int
+    hit: Hit
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """`quote` is the version's canonical text from start to end, character for character."""
+
+    n: int
+    document_id: str
+    version: int
+    title: str
+    uri: str
+    place: Place
+    chunk_id: int
+    start: int
+    end: int
+    quote: str
+    support: Support
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of the answer; start and end are offsets into the answer's text."""
+
+    text: str
+    start: int
+    end: int
+    citations: tuple[int, ...]
+    support: Support
+
+
+@dataclass(frozen=True, slots=True)
+class Closest:
+    title: str
+    uri: str
+    document_id: str
+    place: Place
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no answer: what was searched, what came closest, and why that was not enough."""
+
+    reason: str
+    searched: Mapping[str, int]  # collection name → documents in it
+    closest: tuple[Closest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    id: str
+    answer: str
+    refused: bool
+    refusal: Refusal | None
+    citations: tuple[Citation, ...]
+    sentences: tuple[Sentence, ...]
+    standalone_question: str
+    language: str  # "en" | "zh"
+    model: str  # "extractive", or the language model's name
+    degraded: str | None  # why the configured model did not answer; None when it did
+    left_out: int  # passages that were found relevant and did not fit the window
+    usage: Usage
+    timings_ms: Mapping[str, float]

@@ -1,0 +1,164 @@
+"""What the path of a question and of a document knows of its helpers: small, and free of any library's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.models import Item, Unlisted, Usage
+
+Vectors = NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """Texts become unit vectors. Thread-safe.
+
+    `identity` is a digest of weights, pooling, prefixes, window and normalisation: two embedders with one identity
+    give interchangeable vectors. `window` is the longest input in tokens, special tokens included.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def window(self) -> int: ...
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Shape (len(texts), dimension), float32, each row of length 1."""
+        ...
+
+    def embed_query(self, text: str) -> Vectors:
+        """Shape (dimension,), float32, of length 1."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens not counted, nothing truncated."""
+        ...
+
+    def coverage(self, text: str) -> float:
+        """Share of the text's tokens that the vocabulary knows, 0 to 1; 1 for an empty text.
+
+        all-MiniLM-L6-v2 knows 43 % of the tokens of Chinese text: its vectors of it mean little.
+        """
+        ...
+
+
+class VectorIndex(Protocol):
+    """Approximate nearest neighbours, a cache of the catalog's vectors. Thread-safe. One space per `index_id`.
+
+    `seen` is the catalog's change number that a write belongs to. A cache that has seen more than the catalog knows
+    was made by another history of it and must be rebuilt.
+    """
+
+    def open(self, index_id: int, *, catalog_id: str, dimension: int) -> int | None:
+        """The last change this cache has seen, or None where it is missing, foreign or of another format."""
+        ...
+
+    def upsert(self, index_id: int, keys: Sequence[int], vectors: Vectors, *, seen: int) -> None: ...
+
+    def delete(self, index_id: int, keys: Sequence[int], *, seen: int) -> None:
+        """Keys that are not there are passed over."""
+        ...
+
+    def search(self, index_id: int, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
+        """At most k (key, cosine), best first."""
+        ...
+
+    def keys(self, index_id: int) -> set[int]: ...
+
+    def reset(self, index_id: int, *, catalog_id: str, dimension: int) -> None:
+        """An empty space under this id, whatever was there before."""
+        ...
+
+    def drop(self, index_id: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TermEntry:
+    key: int
+    heading: str
+    text: str
+
+
+class TermIndex(Protocol):
+    """BM25 over words and Han characters, a cache of the catalog's texts. Thread-safe. One index per `space`,
+    because document frequencies must not leak between collections."""
+
+    def open(self, space: str, *, catalog_id: str) -> int | None:
+        """The last change this cache has seen, or None where it is missing, foreign, broken or of another format."""
+        ...
+
+    def apply(self, space: str, *, remove: Sequence[int], add: Sequence[TermEntry], seen: int) -> None:
+        """In one commit: after it a search sees all of it, before it nothing of it. Adding a key that is there replaces it."""
+        ...
+
+    def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
+        """At most k (key, BM25 score), best first; nothing when no term of the question occurs."""
+        ...
+
+    def keys(self, space: str) -> set[int]: ...
+
+    def reset(self, space: str, *, catalog_id: str) -> None: ...
+
+    def drop(self, space: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a reply; the last one carries the usage where the model reports it, and why it stopped."""
+
+    text: str
+    usage: Usage | None = None
+    finish_reason: str | None = None  # "stop" | "length" | …
+
+
+class ChatModel(Protocol):
+    """A language model. Thread-safe. Raises ModelError and its children, nothing else."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def window(self) -> int:
+        """Tokens of prompt and reply together."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """With the model's tokenizer where there is one, else an estimate that errs on the high side."""
+        ...
+
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[Delta]:
+        """The reply as it comes. Closing the iterator stops the work behind it."""
+        ...
+
+
+class Source(Protocol):
+    """Where knowledge comes from."""
+
+    def items(self, known: Mapping[str, Mapping[str, str]]) -> Iterator[Item | Unlisted]:
+        """Everything there is, streamed; `known` holds the states recorded at the last sync, by key.
+
+        An iterator that ends means a complete listing. Raises SourceError where it could not be completed:
+        then nothing may be deleted.
+        """
+        ...

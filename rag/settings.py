@@ -1,0 +1,61 @@
+"""Everything that can be configured, in one place. Read from ATTEST_* variables and `.env`; stops at the wiring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One field per setting. A test keeps `.env.example` complete."""
+
+    model_config = SettingsConfigDict(env_prefix="ATTEST_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
+
+    data_dir: Path = Field(Path("attest-data"), description="Where everything is kept: one folder, one owner process.")
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs ATTEST_ADMIN_KEY.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    admin_key: SecretStr | None = Field(
+        None, description="With a key set, every API call must carry it as a Bearer token."
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Host names this service answers to beside loopback, joined by commas. `*` switches the check off.",
+    )
+    allowed_roots: str | None = Field(
+        None,
+        description="Folders that folder sources may lie under, joined by `:`. "
+        "Default: home and working folder on loopback without a key; elsewhere none.",
+    )
+    max_upload_mb: int = Field(100, gt=0, description="Largest request body in MiB.")
+
+    embedder: str = Field(
+        "default", description="`default` (packaged all-MiniLM-L6-v2), or a sentence-transformers name or path."
+    )
+    chroma_url: str | None = Field(
+        None, description="A Chroma server, as http://host:port. Default: embedded in the data folder."
+    )
+
+    llm: str = Field(
+        "none", description="`none`, `openai:MODEL`, `transformers:NAME_OR_PATH`, or any `provider:MODEL` of LangChain."
+    )
+    llm_base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible server, up to and with /v1.")
+    llm_api_key: SecretStr | None = Field(None, description="Key for the language model's server.")
+    llm_window: int | None = Field(
+        None, gt=255, description="Tokens of prompt and reply together, where it cannot be found out."
+    )
+    llm_max_tokens: int = Field(512, gt=0, description="Longest reply of the language model in tokens.")
+    llm_timeout_seconds: float = Field(60.0, gt=0, description="Patience with the language model's server.")
+    llm_retries: int = Field(2, ge=0, le=10, description="Repeats after a rate limit or a failed connection.")
+
+    top_k: int = Field(8, ge=1, le=50, description="Passages looked for per question when the question does not say.")
+    chunk_tokens: int = Field(
+        200, ge=32, le=2048, description="Longest chunk in the embedder's tokens, within its window."
+    )
+
+    ocr: bool = Field(True, description="Read image-only pages when the `ocr` extra is installed.")
+    read_timeout_seconds: float = Field(300.0, gt=0, description="Longest time one document may take to be read.")
+    read_memory_mb: int = Field(2048, gt=255, description="Most memory that reading one document may take, in MiB.")
+    web_delay_seconds: float = Field(1.0, ge=0, description="Pause between two requests to one host.")
+    web_max_mb: int = Field(20, gt=0, description="Largest web page or file fetched, in MiB.")
