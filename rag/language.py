@@ -29,6 +29,11 @@ def is_han(character: str) -> bool:
 
 # ── terms ─────────────────────────────────────────────────────────────────────────────────────
 
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
 LONGEST_TERM = 64  # characters; longer ones are encoded data rather than words
 
 _UNSPACED = "\u3040-\u30ff\u31f0-\u31ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # kana, Thai, Lao, Burmese, Khmer
@@ -53,13 +58,13 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _HUMP = re.compile(r"(?<=[a-z]{2})(?=[A-Z][a-z])")
 _QUOTES = str.maketrans("’‘ʼ", "'''")
 
-ENGLISH_STOP_WORDS = frozenset(
-    """a about above after again all also am an and any are as at be because been before being below between both but by
-    can could did do does doing down during each few for from further had has have having he her here hers him his how i
-    if in into is it its itself just let many me more most much must my no nor not of off on once only or other our ours
-    out over own please same shall she should so some such tell than that the their theirs them then there these they
-    this those through to too under until up us very was we were what when where which while who whom whose why will with
-    would you your yours""".split()
+ENGLISH_STOP_WORDS = _words(
+    """a about above after again all also am an and any are as at be because been before being below between both
+    but by can could did do does doing down during each few for from further had has have having he her here
+    hers him his how i if in into is it its itself just let many me more most much must my no nor not of off on
+    once only or other our ours out over own please same shall she should so some such tell than that the their
+    theirs them then there these they this those through to too under until up us very was we were what when
+    where which while who whom whose why will with would you your yours"""
 )
 CHINESE_FUNCTION_CHARACTERS = frozenset(
     "的了是在和与及或有吗呢吧啊呀么之其于也都就而被把给让请问谁哪几这那您你我他她它们"
@@ -280,25 +285,23 @@ _OPENERS = " \t\u00a0\u3000\"'“‘「『（【《〈([{«"
 _ENUMERATOR = re.compile(r"\s*[(（]?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivxIVX]{1,5})\.$")
 _LAST_WORD = re.compile(r"[^\s(（\[“\"'‘]+$")
 # Never the last word of a sentence.
-_LEADING = frozenset(
-    "mr mrs ms dr prof rev hon gen col capt lt sgt messrs mt st fig figs eq eqs ref refs sec ch vol art cf e.g i.e eg ie "
-    "vs viz ca approx al".split()
+_LEADING = _words(
+    """mr mrs ms dr prof rev hon gen col capt lt sgt messrs mt st fig figs eq eqs ref refs sec ch vol art cf e.g
+    i.e eg ie vs viz ca approx al"""
 )
-_BEFORE_NUMBERS = frozenset("no nos p pp v para paras ex item".split())
+_BEFORE_NUMBERS = _words("no nos p pp v para paras ex item")
 # Often the last word, and often not: what follows decides.
-_EITHER = frozenset(
-    "inc ltd co corp llc plc bros jr sr etc a.m p.m dept est gov univ ed eds ph.d m.d b.a m.a b.sc".split()
-)
-_MONTHS = frozenset("jan feb mar apr jun jul aug sep sept oct nov dec".split())
-_STARTERS = frozenset(
-    "The This These Those That It Its He She They We I You In On At For From With As If When While After Before Since A An "
-    "And But So However Moreover Therefore Thus There Here Our Their His Her My Your To By All Each Both No Not What Who "
-    "Why How Where Please".split()
+_EITHER = _words("inc ltd co corp llc plc bros jr sr etc a.m p.m dept est gov univ ed eds ph.d m.d b.a m.a b.sc")
+_MONTHS = _words("jan feb mar apr jun jul aug sep sept oct nov dec")
+_STARTERS = _words(
+    """The This These Those That It Its He She They We I You In On At For From With As If When While After Before
+    Since A An And But So However Moreover Therefore Thus There Here Our Their His Her My Your To By All Each
+    Both No Not What Who Why How Where Please"""
 )
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Start and end of each sentence, in order. Together they cover everything but white space; a line end is a border."""
+    """Start and end of each sentence, in order. Together they cover all but white space; a line end is a border."""
     spans = []
     for line in _LINE.finditer(text):
         start = line.start()
