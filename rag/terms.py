@@ -1,0 +1,244 @@
+"""The door to Tantivy: BM25 over `rag.language.terms`, one folder per space."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag.errors import InvalidInput, Unavailable
+from rag.language import query_terms, terms
+from rag.ports import TermEntry
+
+if TYPE_CHECKING:
+    from tantivy import Index, IndexWriter, Query, Schema
+
+# Part of every marker: a change in the fields below or in `rag.language.terms` raises it, and old folders are rebuilt.
+FORMAT = 1
+HEADING_BOOST = 1.5
+MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count
+
+_WRITER_HEAP_BYTES = 30_000_000
+# A kept writer commits a small change in 1 ms, a fresh one in 9 ms; each may hold its heap.
+_KEPT_WRITERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    folder: Path
+    index: Index
+    schema: Schema
+    catalog_id: str
+
+
+class TantivyIndex:
+    """A TermIndex under `path`. One process at a time may write there."""
+
+    def __init__(self, *, path: Path) -> None:
+        self._path = path
+        self._spaces: dict[str, _Space] = {}
+        self._writers: OrderedDict[str, IndexWriter] = OrderedDict()
+        self._writing = threading.RLock()
+
+    def open(self, space: str, *, catalog_id: str) -> int | None:
+        folder = self._folder(space)
+        with self._writing:
+            self._forget(space)
+            marker = _read_marker(folder)
+            if marker is None or marker.get("catalog_id") != catalog_id or marker.get("format") != FORMAT:
+                return None
+            try:
+                with _rust():
+                    opened = self._open_index(folder, catalog_id, create=False)
+                    opened.index.searcher().search(_all(), 1)
+            except Unavailable:
+                return None  # broken files are rebuilt from the catalog like missing ones
+            self._spaces[space] = opened
+            seen = marker.get("seen")
+            return seen if isinstance(seen, int) else None
+
+    def apply(self, space: str, *, remove: Sequence[int], add: Sequence[TermEntry], seen: int) -> None:
+        with self._writing:
+            opened = self._opened(space)
+            # Before the commit: after a crash the marker may admit a change that is not here (the catalog redoes what
+            # is pending), but nothing is here that it does not admit.
+            _write_marker(opened.folder, catalog_id=opened.catalog_id, seen=seen)
+            entries = {entry.key: entry for entry in add}
+            gone = list({*remove, *entries})
+            try:
+                with _rust():
+                    writer = self._writer(space, opened)
+                    if gone:
+                        writer.delete_documents_by_query(_any_key(opened.schema, gone))
+                    for entry in entries.values():
+                        writer.add_document(_document(entry))
+                    writer.commit()
+                    opened.index.reload()
+            except Unavailable:
+                self._drop_writer(space)  # what it holds uncommitted goes with it
+                raise
+
+    def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
+        opened = self._opened(space)
+        wanted = query_terms(question)[:MOST_QUERY_TERMS]
+        if not wanted or k < 1:
+            return []
+        with _rust():
+            searcher = opened.index.searcher()
+            found = searcher.search(_any_term(opened.schema, wanted), k, count=False).hits
+            keys = searcher.fast_field_values("key", [address for _, address in found])
+        return [(int(key), float(score)) for key, (score, _) in zip(keys, found, strict=True)]
+
+    def keys(self, space: str) -> set[int]:
+        with _rust():
+            searcher = self._opened(space).index.searcher()
+            found = searcher.search(_all(), max(1, searcher.num_docs), count=False).hits
+            return {int(key) for key in searcher.fast_field_values("key", [address for _, address in found])}
+
+    def reset(self, space: str, *, catalog_id: str) -> None:
+        with self._writing:
+            self.drop(space)
+            folder = self._folder(space)
+            with _rust():
+                self._spaces[space] = self._open_index(folder, catalog_id, create=True)
+            _write_marker(folder, catalog_id=catalog_id, seen=0)
+
+    def drop(self, space: str) -> None:
+        with self._writing:
+            self._forget(space)
+            folder = self._folder(space)
+            (folder / "marker.json").unlink(missing_ok=True)  # first: half a folder must not look whole
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        with self._writing:
+            for space in list(self._spaces):
+                self._forget(space)
+
+    def _folder(self, space: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", space):
+            raise InvalidInput(f"{space!r} cannot name a folder of terms.", remedy="Use the collection's id.")
+        return self._path / space
+
+    def _opened(self, space: str) -> _Space:
+        opened = self._spaces.get(space)
+        if opened is None:
+            raise Unavailable(f"The terms of {space} are not open.", remedy="They are rebuilt when the service starts.")
+        return opened
+
+    def _open_index(self, folder: Path, catalog_id: str, *, create: bool) -> _Space:
+        import tantivy
+
+        path, schema = folder / "index", _schema()
+        if create:
+            path.mkdir(parents=True)
+        index = tantivy.Index(schema, path=str(path)) if create else tantivy.Index.open(str(path))
+        index.config_reader(reload_policy="manual")  # `apply` reloads itself; no watching thread per collection
+        writer = index.writer(_WRITER_HEAP_BYTES, 1)
+        writer.garbage_collect_files()  # a killed process leaves files that no commit names
+        writer.wait_merging_threads()
+        return _Space(folder, index, schema, catalog_id)
+
+    def _writer(self, space: str, opened: _Space) -> IndexWriter:
+        writer = self._writers.pop(space, None) or opened.index.writer(_WRITER_HEAP_BYTES, 1)
+        self._writers[space] = writer
+        while len(self._writers) > _KEPT_WRITERS:
+            self._drop_writer(next(iter(self._writers)))
+        return writer
+
+    def _drop_writer(self, space: str) -> None:
+        writer = self._writers.pop(space, None)
+        if writer is not None:
+            with _rust():
+                writer.wait_merging_threads()
+
+    def _forget(self, space: str) -> None:
+        self._drop_writer(space)
+        self._spaces.pop(space, None)
+
+
+@contextmanager
+def _rust() -> Iterator[None]:
+    """Tantivy's errors as ours. It raises ValueError for everything, and a panic as a BaseException of its own."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise Unavailable(
+            f"The term index failed: {error}.", remedy="It is rebuilt when the service starts."
+        ) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise Unavailable(f"The term index broke: {error}.", remedy="It is rebuilt when the service starts.") from error
+
+
+def _schema() -> Schema:
+    import tantivy
+
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("key", indexed=True, fast=True)
+    for field in ("heading", "body"):
+        builder.add_text_field(field, tokenizer_name="whitespace", index_option="freq")
+    return builder.build()
+
+
+def _document(entry: TermEntry) -> Any:
+    import tantivy
+
+    document = tantivy.Document()
+    document.add_unsigned("key", entry.key)  # Document(key=…) would make it signed, and the write fail later
+    document.add_text("heading", " ".join(terms(entry.heading)))
+    document.add_text("body", " ".join(terms(entry.text)))
+    return document
+
+
+def _any_key(schema: Schema, keys: list[int]) -> Query:
+    # delete_documents_by_term takes an integer for a signed one and then deletes nothing (tantivy 0.27).
+    import tantivy
+
+    return tantivy.Query.term_set_query(schema, "key", keys)
+
+
+def _any_term(schema: Schema, wanted: list[str]) -> Query:
+    import tantivy
+
+    query, should = tantivy.Query, tantivy.Occur.Should
+    headings = [query.boost_query(query.term_query(schema, "heading", term, "freq"), HEADING_BOOST) for term in wanted]
+    bodies = [query.term_query(schema, "body", term, "freq") for term in wanted]
+    return query.boolean_query([(should, part) for part in headings + bodies])
+
+
+def _all() -> Query:
+    import tantivy
+
+    return tantivy.Query.all_query()
+
+
+def _read_marker(folder: Path) -> dict[str, Any] | None:
+    try:
+        marker = json.loads((folder / "marker.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) else None
+
+
+def _write_marker(folder: Path, *, catalog_id: str, seen: int) -> None:
+    temporary = folder / "marker.json.new"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump({"catalog_id": catalog_id, "format": FORMAT, "seen": seen}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / "marker.json")
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
