@@ -220,7 +220,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that answers to the question. `arms` holds each arm's own score, where that arm found it."""
+    """A chunk that answers to the question. `arms` holds each arm's own score, where that arm found it.
+
+    `places` says where its blocks stand: (offset, place) in order of offset, the first at or before `start`.
+    """
 
     chunk_id: int
     collection_id: str
@@ -228,13 +231,27 @@ class Hit:
     version: int
     title: str
     uri: str
-    place: Place
+    places: tuple[tuple[int, Place], ...]
     start: int
     end: int
     text: str
     heading: str
+    tokens: int  # of the text, as the embedder counts
     score: float
     arms: Mapping[str, float]
+
+    def place_at(self, offset: int) -> Place:
+        """Where the character at this offset of the canonical text stands."""
+        found = Place()
+        for start, place in self.places:
+            if start > offset:
+                break
+            found = place
+        return found
+
+    @property
+    def place(self) -> Place:
+        return self.place_at(max(self.start, self.places[0][0])) if self.places else Place()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,282 @@
+"""Chroma and Tantivy kept in step with the catalog.
+
+Both are caches. Each can be deleted, torn or unreachable: the catalog rebuilds it, and meanwhile vectors are searched
+exactly. A hit from a cache counts only if the catalog says that its chunk is active, so a cache can be late, never wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+
+from rag.catalog import versions
+from rag.catalog.engine import Catalog, last_change
+from rag.catalog.versions import Flip
+from rag.errors import Unavailable
+from rag.exact import ExactIndex
+from rag.models import Collection
+from rag.ports import TermIndex, VectorIndex, Vectors
+
+log = logging.getLogger(__name__)
+
+_TERM_BATCH = 20_000  # chunks per commit while rebuilding: bounded memory, few segments
+_VECTOR_BATCH = 5_000
+
+
+class Gate:
+    """Many may look, or one may flip. A flip that waits goes first, so that readers without pause cannot starve it."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._looking = 0
+        self._flipping = False
+        self._flips_waiting = 0
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._flipping and not self._flips_waiting)
+            self._looking += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._looking -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def flip(self) -> Iterator[None]:
+        with self._condition:
+            self._flips_waiting += 1
+            self._condition.wait_for(lambda: not self._flipping and not self._looking)
+            self._flips_waiting -= 1
+            self._flipping = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._flipping = False
+                self._condition.notify_all()
+
+
+class Caches:
+    """Thread-safe. `prepare_vectors` runs before Chroma is first opened (it may find a torn folder and move it away)."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        vectors: VectorIndex,
+        terms: TermIndex,
+        prepare_vectors: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._catalog = catalog
+        self._vectors = vectors
+        self._terms = terms
+        self._exact = ExactIndex()
+        self._prepare_vectors: Callable[[], None] | None = prepare_vectors
+        self._exact_change: dict[int, int] = {}
+        self._attached: set[int] = set()
+        self._writing = threading.RLock()  # one writer at a time, attaching included
+        self._exact_lock = threading.Lock()
+        self.gate = Gate()
+        self.terms_ready = False
+        self.vectors_problem: str | None = None  # why Chroma does not answer, while it does not
+
+    # ── looking ───────────────────────────────────────────────────────────────────────────────
+
+    def search_vectors(
+        self, snapshot: Connection, index_id: int, vector: Vectors, *, k: int
+    ) -> list[tuple[int, float]]:
+        """At most k (key, cosine), best first: from Chroma, or exactly where Chroma is not attached."""
+        if index_id in self._attached:
+            try:
+                return self._vectors.search(index_id, vector, k=k)
+            except Unavailable as problem:
+                self._detach(problem)
+        self._load_exact(snapshot, index_id)
+        return self._exact.search(index_id, vector, k=k)
+
+    def search_terms(self, collection_id: str, question: str, *, k: int) -> list[tuple[int, float]]:
+        return self._terms.search(collection_id, question, k=k)
+
+    def is_attached(self, index_id: int) -> bool:
+        """Whether Chroma answers for this index; exact search does otherwise."""
+        return index_id in self._attached
+
+    def _load_exact(self, snapshot: Connection, index_id: int) -> None:
+        change = last_change(snapshot)
+        with self._exact_lock:
+            if self._exact_change.get(index_id) != change:
+                keys, matrix = versions.active_vectors(snapshot, index_id)
+                self._exact.load(index_id, keys, matrix)
+                self._exact_change[index_id] = change
+
+    # ── following the catalog ─────────────────────────────────────────────────────────────────
+
+    def publish(
+        self,
+        flips: Sequence[Flip],
+        *,
+        collection: Collection,
+        staged_keys: Sequence[int],
+        also: Callable[[Connection], None] = lambda _connection: None,
+    ) -> int:
+        """Make staged versions the active ones, everywhere. `also` joins the very transaction that flips.
+
+        Order matters: vectors go first and stay invisible, then one transaction flips, then the terms follow while no
+        look-up runs, so that a question sees a document's old version whole or its new one whole.
+        """
+        with self._writing:
+            with self._catalog.read() as snapshot:
+                retired = versions.chunk_keys(
+                    snapshot, [(item.document_id, item.old_version) for item in flips], index_id=collection.index_id
+                )
+                seen = last_change(snapshot) + 1
+                self._add_vectors(snapshot, collection.index_id, staged_keys, seen=seen)
+            with self.gate.flip():
+                with self._catalog.write() as connection:
+                    also(connection)
+                    change = versions.flip(connection, flips, collection_id=collection.id, index_id=collection.index_id)
+                self._follow_terms(collection.id)
+            self._remove_vectors(collection.index_id, retired, seen=change)
+        return change
+
+    def _add_vectors(self, snapshot: Connection, index_id: int, keys: Sequence[int], *, seen: int) -> None:
+        if index_id not in self._attached or not keys:
+            return
+        found, matrix = versions.vectors_of(snapshot, keys)
+        try:
+            self._vectors.upsert(index_id, found, matrix, seen=seen)
+        except Unavailable as problem:
+            self._detach(problem)  # the catalog has them; attaching again brings them over
+
+    def _remove_vectors(self, index_id: int, keys: Sequence[int], *, seen: int) -> None:
+        if index_id not in self._attached or not keys:
+            return
+        try:
+            self._vectors.delete(index_id, keys, seen=seen)
+        except Unavailable as problem:
+            self._detach(problem)
+
+    def _follow_terms(self, collection_id: str) -> None:
+        """Bring every noted flip of the collection into the terms, in one commit. Left noted where that fails."""
+        with self._catalog.read() as snapshot:
+            noted = [item for item in versions.pending_flips(snapshot) if item.collection_id == collection_id]
+            if not noted:
+                return
+            change, index_id = last_change(snapshot), noted[-1].index_id
+            remove = versions.chunk_keys(
+                snapshot, ((item.flip.document_id, item.flip.old_version) for item in noted), index_id=index_id
+            )
+            active = {item.flip.document_id: item.flip.new_version for item in noted}
+            add = versions.chunk_keys(snapshot, active.items(), index_id=index_id)
+            entries = list(versions.term_entries(snapshot, add))
+        try:
+            self._terms.apply(collection_id, remove=remove, add=entries, seen=change)
+        except Unavailable as problem:
+            log.error("The terms of collection %s could not follow: %s", collection_id, problem)
+            return
+        with self._catalog.write() as connection:
+            versions.clear_pending(connection, collection_id=collection_id, up_to_change=change)
+
+    def create(self, collection: Collection, *, dimension: int) -> None:
+        """Empty caches for a new collection."""
+        with self._writing:
+            self._terms.reset(collection.id, catalog_id=self._catalog.id)
+            if self.vectors_problem is None:
+                try:
+                    self._vectors.reset(collection.index_id, catalog_id=self._catalog.id, dimension=dimension)
+                    self._attached.add(collection.index_id)
+                except Unavailable as problem:
+                    self._detach(problem)
+
+    def forget(self, collection: Collection) -> None:
+        """The caches of a collection that has been deleted."""
+        with self._writing, self.gate.flip():
+            self._terms.drop(collection.id)
+            self._attached.discard(collection.index_id)
+            try:
+                self._vectors.drop(collection.index_id)
+            except Unavailable as problem:
+                self._detach(problem)
+
+    # ── starting, and starting again ──────────────────────────────────────────────────────────
+
+    def attach_terms(self) -> None:
+        """Bring the terms of every collection to what the catalog says; rebuild those that cannot be trusted."""
+        with self._writing:
+            with self._catalog.read() as snapshot:
+                everything = versions.all_indexes(snapshot)
+            for index_id, collection_id, _ in everything:
+                self._reconcile_terms(index_id, collection_id)
+            self.terms_ready = True
+
+    def _reconcile_terms(self, index_id: int, collection_id: str) -> None:
+        seen = self._terms.open(collection_id, catalog_id=self._catalog.id)
+        with self._catalog.read() as snapshot:
+            change = last_change(snapshot)
+            wanted = versions.active_keys(snapshot, index_id)
+            if seen is None or seen > change:  # more than the catalog knows: written by another history of it
+                if wanted:
+                    log.warning("Rebuilding the terms of collection %s: %d chunks.", collection_id, len(wanted))
+                self._terms.reset(collection_id, catalog_id=self._catalog.id)
+            present = self._terms.keys(collection_id)
+            remove, add = sorted(present - wanted), sorted(wanted - present)
+            for start in range(0, max(len(add), 1 if remove else 0), _TERM_BATCH):
+                entries = list(versions.term_entries(snapshot, add[start : start + _TERM_BATCH]))
+                self._terms.apply(collection_id, remove=remove, add=entries, seen=change)
+                remove = []
+        with self._catalog.write() as connection:
+            versions.clear_pending(connection, collection_id=collection_id, up_to_change=change)
+
+    def attach_vectors(self) -> bool:
+        """Bring Chroma to what the catalog says. False where it cannot be reached; exact search goes on answering."""
+        with self._writing:
+            try:
+                if self._prepare_vectors is not None:
+                    self._prepare_vectors()
+                    self._prepare_vectors = None
+                with self._catalog.read() as snapshot:
+                    everything = versions.all_indexes(snapshot)
+                for index_id, _, dimension in everything:
+                    if index_id not in self._attached:
+                        self._reconcile_vectors(index_id, dimension)
+                        self._attached.add(index_id)
+            except Unavailable as problem:
+                self._detach(problem)
+                return False
+            self.vectors_problem = None
+            self._exact_change.clear()
+            self._exact = ExactIndex()  # give the memory back
+        return True
+
+    def _reconcile_vectors(self, index_id: int, dimension: int) -> None:
+        seen = self._vectors.open(index_id, catalog_id=self._catalog.id, dimension=dimension)
+        with self._catalog.read() as snapshot:
+            change = last_change(snapshot)
+            wanted = versions.active_keys(snapshot, index_id)
+            if seen is None or seen > change:
+                if wanted:
+                    log.warning("Rebuilding the vectors of index %d in Chroma: %d chunks.", index_id, len(wanted))
+                self._vectors.reset(index_id, catalog_id=self._catalog.id, dimension=dimension)
+            present = self._vectors.keys(index_id)
+            self._vectors.delete(index_id, sorted(present - wanted), seen=change)
+            add = sorted(wanted - present)
+            for start in range(0, len(add), _VECTOR_BATCH):
+                keys, matrix = versions.vectors_of(snapshot, add[start : start + _VECTOR_BATCH])
+                self._vectors.upsert(index_id, keys, matrix, seen=change)
+
+    def _detach(self, problem: Unavailable) -> None:
+        log.warning("Chroma does not answer, so vectors are searched exactly: %s", problem)
+        self._attached = set()
+        self.vectors_problem = str(problem)
+
+    def close(self) -> None:
+        with self._writing:
+            self._terms.close()
+            self._vectors.close()

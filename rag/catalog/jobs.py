@@ -1,0 +1,194 @@
+"""Jobs in the catalog: what was asked, how far it is, what came of it. Functions over a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from rag.catalog.engine import new_id, now
+from rag.catalog.tables import job_items, jobs
+from rag.errors import NotFound
+from rag.models import Problem
+
+JobState = Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
+FINISHED: frozenset[str] = frozenset({"succeeded", "partial", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobItem:
+    key: str
+    uri: str
+    state: str  # added | changed | deleted | failed | partial
+    document_id: str | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: str
+    kind: str
+    state: JobState
+    collection_id: str | None
+    source_id: str | None
+    request: Mapping[str, Any]
+    done: int
+    total: int | None
+    unit: str
+    counts: Counts
+    problem: Problem | None
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    items: tuple[JobItem, ...] = field(default=())
+
+
+def create_job(
+    connection: Connection,
+    *,
+    kind: str,
+    collection_id: str | None,
+    source_id: str | None,
+    request: Mapping[str, object],
+    unit: str = "documents",
+) -> Job:
+    job_id = new_id("job")
+    connection.execute(
+        insert(jobs).values(
+            id=job_id,
+            kind=kind,
+            state="queued",
+            collection_id=collection_id,
+            source_id=source_id,
+            request=dict(request),
+            done=0,
+            unit=unit,
+            counts={},
+            cancel_requested=False,
+            created_at=now(),
+        )
+    )
+    return get_job(connection, job_id)
+
+
+def get_job(connection: Connection, job_id: str, *, items_limit: int = 1000) -> Job:
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    if row is None:
+        raise NotFound(f"There is no job {job_id}.", remedy="GET /v1/jobs lists those that there are.")
+    items = connection.execute(
+        select(job_items).where(job_items.c.job_id == job_id).order_by(job_items.c.id).limit(items_limit)
+    )
+    return _job(row, tuple(_item(item) for item in items))
+
+
+def list_jobs(connection: Connection, *, state: str | None = None, limit: int = 100) -> list[Job]:
+    """Newest first, without their items."""
+    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id).limit(limit)
+    if state is not None:
+        query = query.where(jobs.c.state == state)
+    return [_job(row, ()) for row in connection.execute(query)]
+
+
+def unfinished_jobs(connection: Connection) -> list[Job]:
+    """Oldest first: what a restart has to take up again."""
+    query = select(jobs).where(jobs.c.state.in_(["queued", "running"])).order_by(jobs.c.created_at)
+    return [_job(row, ()) for row in connection.execute(query)]
+
+
+def queued_for_source(connection: Connection, source_id: str) -> Job | None:
+    """A job for this source that waits, if there is one: asking again joins it."""
+    row = connection.execute(select(jobs).where(jobs.c.source_id == source_id, jobs.c.state == "queued")).first()
+    return _job(row, ()) if row else None
+
+
+def start_job(connection: Connection, job_id: str) -> None:
+    values: dict[str, object] = {"state": "running", "started_at": now(), "done": 0, "total": None, "counts": {}}
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+    connection.execute(job_items.delete().where(job_items.c.job_id == job_id))
+
+
+def save_progress(connection: Connection, job_id: str, *, done: int, total: int | None, counts: Counts) -> None:
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(done=done, total=total, counts=_counts(counts)))
+
+
+def add_items(connection: Connection, job_id: str, items: Sequence[JobItem]) -> None:
+    if items:
+        connection.execute(
+            insert(job_items),
+            [
+                {
+                    "job_id": job_id,
+                    "key": item.key,
+                    "uri": item.uri,
+                    "state": item.state,
+                    "document_id": item.document_id,
+                    "problem": _problem(item.problem),
+                }
+                for item in items
+            ],
+        )
+
+
+def finish_job(connection: Connection, job_id: str, *, state: JobState, problem: Problem | None) -> None:
+    values = {"state": state, "problem": _problem(problem), "finished_at": now()}
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+
+
+def request_cancel(connection: Connection, job_id: str) -> Job:
+    job = get_job(connection, job_id)
+    if job.state not in FINISHED:
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_requested=True))
+    return get_job(connection, job_id)
+
+
+def _job(row: Row[Any], items: tuple[JobItem, ...]) -> Job:
+    return Job(
+        id=row.id,
+        kind=row.kind,
+        state=row.state,
+        collection_id=row.collection_id,
+        source_id=row.source_id,
+        request=row.request,
+        done=row.done,
+        total=row.total,
+        unit=row.unit,
+        counts=Counts(**row.counts),
+        problem=Problem(**row.problem) if row.problem else None,
+        cancel_requested=row.cancel_requested,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        items=items,
+    )
+
+
+def _item(row: Row[Any]) -> JobItem:
+    problem = Problem(**row.problem) if row.problem else None
+    return JobItem(row.key, row.uri, row.state, row.document_id, problem)
+
+
+def _problem(problem: Problem | None) -> dict[str, str] | None:
+    return {"code": problem.code, "detail": problem.detail, "remedy": problem.remedy} if problem else None
+
+
+def _counts(counts: Counts) -> dict[str, int]:
+    return {
+        "added": counts.added,
+        "changed": counts.changed,
+        "unchanged": counts.unchanged,
+        "deleted": counts.deleted,
+        "failed": counts.failed,
+    }

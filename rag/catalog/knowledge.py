@@ -1,0 +1,380 @@
+"""Collections, sources and documents: what there is. Functions over a connection; transactions belong to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+
+from rag.catalog.engine import new_id, next_change, now
+from rag.catalog.tables import (
+    activations,
+    chunks,
+    collections,
+    document_metadata,
+    documents,
+    embedders,
+    indexes,
+    sources,
+)
+from rag.errors import Conflict, InvalidInput, NotFound
+from rag.models import Collection, Document, MetadataValue, Problem, SourceRecord
+from rag.ports import Embedder
+
+_NAME_LIMIT = 200  # characters of a collection's or source's name
+
+
+# ── collections ───────────────────────────────────────────────────────────────────────────────
+
+
+def _collections() -> Any:
+    return (
+        select(
+            collections.c.id,
+            collections.c.name,
+            collections.c.index_id,
+            collections.c.created_at,
+            embedders.c.identity,
+        )
+        .join(indexes, indexes.c.id == collections.c.index_id)
+        .join(embedders, embedders.c.id == indexes.c.embedder_id)
+    )
+
+
+def _collection(row: Row[Any]) -> Collection:
+    return Collection(row.id, row.name, row.identity, row.index_id, row.created_at)
+
+
+def create_collection(connection: Connection, name: str, *, embedder: Embedder, splitter: str) -> Collection:
+    """A new, empty collection with its first index. Raises Conflict when the name is taken."""
+    name = _valid_name(name, "collection")
+    if connection.execute(select(collections.c.id).where(collections.c.name == name)).first():
+        raise Conflict(f"There is a collection named “{name}” already.", remedy="Choose another name.")
+    collection_id = new_id("col")
+    connection.execute(
+        insert(collections).values(id=collection_id, name=name, metadata_schema={}, created_at=now(), index_id=None)
+    )
+    index_id = connection.execute(
+        insert(indexes)
+        .values(
+            collection_id=collection_id,
+            embedder_id=embedder_row(connection, embedder),
+            splitter=splitter,
+            state="active",
+            created_at=now(),
+        )
+        .returning(indexes.c.id)
+    ).scalar_one()
+    connection.execute(update(collections).where(collections.c.id == collection_id).values(index_id=index_id))
+    next_change(connection)
+    return get_collection(connection, name)
+
+
+def embedder_row(connection: Connection, embedder: Embedder) -> int:
+    """The catalog's number of this embedder, given when it is first seen."""
+    found = connection.execute(select(embedders.c.id).where(embedders.c.identity == embedder.identity)).scalar()
+    if found is not None:
+        return int(found)
+    values = {"identity": embedder.identity, "name": embedder.name, "dimension": embedder.dimension}
+    return int(connection.execute(insert(embedders).values(**values).returning(embedders.c.id)).scalar_one())
+
+
+def list_collections(connection: Connection) -> list[Collection]:
+    return [_collection(row) for row in connection.execute(_collections().order_by(collections.c.name))]
+
+
+def get_collection(connection: Connection, name: str) -> Collection:
+    """By name or id. Raises NotFound."""
+    row = connection.execute(_collections().where((collections.c.name == name) | (collections.c.id == name))).first()
+    if row is None:
+        raise NotFound(
+            f"There is no collection named “{name}”.", remedy="GET /v1/collections lists those that there are."
+        )
+    return _collection(row)
+
+
+def rename_collection(connection: Connection, collection: Collection, name: str) -> Collection:
+    name = _valid_name(name, "collection")
+    taken = connection.execute(select(collections.c.id).where(collections.c.name == name)).scalar()
+    if taken is not None and taken != collection.id:
+        raise Conflict(f"There is a collection named “{name}” already.", remedy="Choose another name.")
+    connection.execute(update(collections).where(collections.c.id == collection.id).values(name=name))
+    return get_collection(connection, collection.id)
+
+
+def delete_collection(connection: Connection, collection: Collection) -> None:
+    connection.execute(delete(collections).where(collections.c.id == collection.id))
+    next_change(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionCounts:
+    documents: int
+    chunks: int
+
+
+def count_collection(connection: Connection, collection: Collection) -> CollectionCounts:
+    """Documents and chunks that a question can find."""
+    active = (
+        select(func.count(func.distinct(chunks.c.document_id)), func.count())
+        .select_from(chunks)
+        .join(activations, _is_active())
+        .join(documents, documents.c.id == chunks.c.document_id)
+        .where(chunks.c.index_id == collection.index_id, documents.c.enabled)
+    )
+    row = connection.execute(active).one()
+    return CollectionCounts(int(row[0]), int(row[1]))
+
+
+def _is_active() -> Any:
+    return and_(
+        activations.c.document_id == chunks.c.document_id,
+        activations.c.version == chunks.c.version,
+        activations.c.to_change.is_(None),
+    )
+
+
+# ── sources ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _source(row: Row[Any]) -> SourceRecord:
+    return SourceRecord(row.id, row.collection_id, row.name, row.kind, row.config, row.created_at, row.synced_at)
+
+
+def create_source(
+    connection: Connection, collection: Collection, *, name: str, kind: str, config: Mapping[str, object]
+) -> SourceRecord:
+    """A new source. Raises Conflict when the collection has one of this name."""
+    name = _valid_name(name, "source")
+    taken = select(sources.c.id).where(sources.c.collection_id == collection.id, sources.c.name == name)
+    if connection.execute(taken).first():
+        raise Conflict(
+            f"“{collection.name}” has a source named “{name}” already.",
+            remedy="Choose another name, or change that one with PATCH.",
+        )
+    source_id = new_id("src")
+    connection.execute(
+        insert(sources).values(
+            id=source_id, collection_id=collection.id, name=name, kind=kind, config=dict(config), created_at=now()
+        )
+    )
+    return get_source(connection, source_id)
+
+
+def get_source(connection: Connection, source_id: str) -> SourceRecord:
+    row = connection.execute(select(sources).where(sources.c.id == source_id)).first()
+    if row is None:
+        raise NotFound(f"There is no source {source_id}.", remedy="It may have been deleted.")
+    return _source(row)
+
+
+def find_source(connection: Connection, collection: Collection, name: str) -> SourceRecord | None:
+    row = connection.execute(
+        select(sources).where(sources.c.collection_id == collection.id, sources.c.name == name)
+    ).first()
+    return _source(row) if row else None
+
+
+def list_sources(connection: Connection, collection: Collection | None = None) -> list[SourceRecord]:
+    query = select(sources).order_by(sources.c.created_at, sources.c.id)
+    if collection is not None:
+        query = query.where(sources.c.collection_id == collection.id)
+    return [_source(row) for row in connection.execute(query)]
+
+
+def update_source(
+    connection: Connection, source: SourceRecord, *, name: str | None = None, config: Mapping[str, object] | None = None
+) -> SourceRecord:
+    values: dict[str, object] = {}
+    if name is not None:
+        values["name"] = _valid_name(name, "source")
+    if config is not None:
+        values["config"] = dict(config)
+    if values:
+        connection.execute(update(sources).where(sources.c.id == source.id).values(**values))
+    return get_source(connection, source.id)
+
+
+def mark_synced(connection: Connection, source_id: str) -> None:
+    connection.execute(update(sources).where(sources.c.id == source_id).values(synced_at=now()))
+
+
+def delete_source(connection: Connection, source: SourceRecord) -> None:
+    connection.execute(delete(sources).where(sources.c.id == source.id))
+    next_change(connection)
+
+
+# ── documents ─────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a sync remembers of a document."""
+
+    document_id: str
+    key: str
+    state: Mapping[str, str]
+    content_sha256: str | None
+    pipeline: str | None
+    status: str
+    version: int | None
+    updated_at: datetime
+
+
+def known_documents(connection: Connection, source_id: str) -> dict[str, Known]:
+    """By key, those that the source had at its last sync."""
+    rows = connection.execute(
+        select(documents, activations.c.version)
+        .outerjoin(activations, and_(activations.c.document_id == documents.c.id, activations.c.to_change.is_(None)))
+        .where(documents.c.source_id == source_id, documents.c.deleted_at.is_(None))
+    )
+    return {
+        row.key: Known(
+            row.id, row.key, row.state, row.content_sha256, row.pipeline, row.status, row.version, row.updated_at
+        )
+        for row in rows
+    }
+
+
+def save_document(
+    connection: Connection,
+    source_id: str,
+    *,
+    key: str,
+    uri: str,
+    title: str,
+    name: str,
+    media_type: str | None,
+    status: str,
+    problems: Sequence[Problem],
+    state: Mapping[str, str],
+    content_sha256: str | None,
+    pipeline: str | None,
+) -> str:
+    """The document's id: the one it had, also if it was deleted in between, or a new one."""
+    values = {
+        "uri": uri,
+        "title": title,
+        "name": name,
+        "media_type": media_type,
+        "status": status,
+        "problems": [_problem_json(problem) for problem in problems],
+        "state": dict(state),
+        "content_sha256": content_sha256,
+        "pipeline": pipeline,
+        "updated_at": now(),
+        "deleted_at": None,
+    }
+    found = connection.execute(
+        select(documents.c.id).where(documents.c.source_id == source_id, documents.c.key == key)
+    ).scalar()
+    if found is not None:
+        connection.execute(update(documents).where(documents.c.id == found).values(**values))
+        return str(found)
+    document_id = new_id("doc")
+    connection.execute(
+        insert(documents).values(id=document_id, source_id=source_id, key=key, enabled=True, created_at=now(), **values)
+    )
+    return document_id
+
+
+def touch_document(connection: Connection, document_id: str, *, state: Mapping[str, str]) -> None:
+    """Its bytes are what they were, though the source's state of it changed."""
+    connection.execute(update(documents).where(documents.c.id == document_id).values(state=dict(state)))
+
+
+def set_metadata(connection: Connection, document_id: str, values: Mapping[str, MetadataValue]) -> None:
+    connection.execute(delete(document_metadata).where(document_metadata.c.document_id == document_id))
+    if values:
+        rows = [{"document_id": document_id, "key": key, **_typed(value)} for key, value in values.items()]
+        connection.execute(insert(document_metadata), rows)
+
+
+def _typed(value: MetadataValue) -> dict[str, object]:
+    if isinstance(value, bool):
+        return {"type": "boolean", "text": str(value).lower(), "number": float(value)}
+    if isinstance(value, int | float):
+        return {"type": "number", "text": str(value), "number": float(value)}
+    if isinstance(value, date):
+        return {"type": "date", "text": value.isoformat(), "number": float(value.toordinal())}
+    return {"type": "text", "text": value, "number": None}
+
+
+def _untyped(kind: str, text: str, number: float | None) -> MetadataValue:
+    if kind == "boolean":
+        return text == "true"
+    if kind == "number" and number is not None:
+        return int(number) if number.is_integer() else number
+    if kind == "date":
+        return date.fromisoformat(text[:10])
+    return text
+
+
+def get_document(connection: Connection, document_id: str) -> Document:
+    """Raises NotFound, also for a deleted one."""
+    row = connection.execute(_documents().where(documents.c.id == document_id)).first()
+    if row is None:
+        raise NotFound(f"There is no document {document_id}.", remedy="It may have been deleted.")
+    return _document(connection, row)
+
+
+def list_documents(
+    connection: Connection, collection: Collection, *, after: str = "", limit: int = 100
+) -> list[Document]:
+    """In order of id, those after the given one."""
+    query = (
+        _documents()
+        .join(sources, sources.c.id == documents.c.source_id)
+        .where(sources.c.collection_id == collection.id, documents.c.id > after)
+        .order_by(documents.c.id)
+        .limit(limit)
+    )
+    return [_document(connection, row) for row in connection.execute(query)]
+
+
+def _documents() -> Any:
+    counted = (
+        select(func.count())
+        .where(chunks.c.document_id == documents.c.id, chunks.c.version == activations.c.version)
+        .scalar_subquery()
+    )
+    return (
+        select(documents, activations.c.version, counted.label("chunk_count"))
+        .outerjoin(activations, and_(activations.c.document_id == documents.c.id, activations.c.to_change.is_(None)))
+        .where(documents.c.deleted_at.is_(None))
+    )
+
+
+def _document(connection: Connection, row: Row[Any]) -> Document:
+    values = connection.execute(select(document_metadata).where(document_metadata.c.document_id == row.id))
+    return Document(
+        id=row.id,
+        source_id=row.source_id,
+        key=row.key,
+        title=row.title,
+        uri=row.uri,
+        status=row.status,
+        version=row.version,
+        metadata={value.key: _untyped(value.type, value.text, value.number) for value in values},
+        problems=tuple(Problem(**problem) for problem in row.problems),
+        enabled=row.enabled,
+        updated_at=row.updated_at,
+        chunks=row.chunk_count or 0,
+    )
+
+
+def _problem_json(problem: Problem) -> dict[str, str]:
+    return {"code": problem.code, "detail": problem.detail, "remedy": problem.remedy}
+
+
+def _valid_name(name: str, noun: str) -> str:
+    name = name.strip()
+    if not name or len(name) > _NAME_LIMIT or any(character in name for character in "/\\\n\r\t\x00"):
+        raise InvalidInput(
+            f"“{name[:80]}” cannot be the name of a {noun}.",
+            remedy=f"Use 1 to {_NAME_LIMIT} characters of any script, without slashes and line breaks.",
+        )
+    return name

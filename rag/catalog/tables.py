@@ -1,0 +1,259 @@
+"""The catalog's tables.
+
+The catalog is the only truth: Chroma and Tantivy can be rebuilt from it without embedding anything again.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC. SQLite keeps no zone, so it is put back on reading."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: Any, _dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value else None
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _fk(target: str, *, cascade: bool = True) -> ForeignKey:
+    return ForeignKey(target, ondelete="CASCADE" if cascade else None)
+
+
+facts = Table(  # `catalog_id`, and `change`: the number of the last change
+    "facts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+embedders = Table(
+    "embedders",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("identity", String, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("dimension", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("index_id", Integer, nullable=True),  # the active index
+    Column("metadata_schema", JSON, nullable=False),  # reserved
+    Column("access", JSON, nullable=True),  # reserved
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+indexes = Table(
+    "indexes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("collection_id", String, _fk("collections.id"), nullable=False, index=True),
+    Column("embedder_id", Integer, _fk("embedders.id", cascade=False), nullable=False),
+    Column("splitter", String, nullable=False),
+    Column("state", String, nullable=False),  # building | active | retired
+    Column("created_at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("collection_id", String, _fk("collections.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("synced_at", UtcDateTime, nullable=True),
+    UniqueConstraint("collection_id", "name"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("source_id", String, _fk("sources.id"), nullable=False),
+    Column("key", String, nullable=False),
+    Column("uri", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("name", String, nullable=False),  # file name of the original
+    Column("media_type", String, nullable=True),
+    Column("status", String, nullable=False),
+    Column("problems", JSON, nullable=False),
+    Column("state", JSON, nullable=False),  # what the source said when its bytes were last read
+    Column("content_sha256", String, nullable=True),  # of the bytes last read, whether or not they could be understood
+    Column("pipeline", String, nullable=True),  # of the reader that last read them
+    Column("enabled", Boolean, nullable=False),
+    Column("access", JSON, nullable=True),  # reserved
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("deleted_at", UtcDateTime, nullable=True),
+    UniqueConstraint("source_id", "key"),
+)
+
+document_metadata = Table(
+    "document_metadata",
+    metadata,
+    Column("document_id", String, _fk("documents.id"), primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("type", String, nullable=False),  # text | number | boolean | date
+    Column("text", String, nullable=False),
+    Column("number", Float, nullable=True),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("document_id", String, _fk("documents.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("content_sha256", String, nullable=False),
+    Column("text_sha256", String, nullable=False),
+    Column("pipeline", String, nullable=False),
+    Column("media_type", String, nullable=True),
+    Column("name", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("blocks", JSON, nullable=False),
+    Column("pages", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+activations = Table(  # which version was active from which change to which; an open one has no end
+    "activations",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("document_id", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("from_change", Integer, nullable=False),
+    Column("to_change", Integer, nullable=True),
+    Column("from_at", UtcDateTime, nullable=False),
+    Column("to_at", UtcDateTime, nullable=True),
+    ForeignKeyConstraint(["document_id", "version"], ["versions.document_id", "versions.number"], ondelete="CASCADE"),
+    sqlite_autoincrement=True,
+)
+# One open activation per document, held by the database itself: two versions are never active at once.
+Index(
+    "ix_activations_open",
+    activations.c.document_id,
+    unique=True,
+    sqlite_where=activations.c.to_change.is_(None),
+    postgresql_where=activations.c.to_change.is_(None),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    # AUTOINCREMENT: SQLite reuses rowids otherwise, and a key in a cache must never come to mean another chunk.
+    Column("key", Integer, primary_key=True, autoincrement=True),
+    Column("document_id", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("index_id", Integer, _fk("indexes.id"), nullable=False, index=True),
+    Column("ordinal", Integer, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("end", Integer, nullable=False),
+    # The slice itself, kept beside its offsets: substr() over a 300-page text per hit costs more than the look-up.
+    Column("text", Text, nullable=False),
+    Column("heading", Text, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("places", JSON, nullable=False),  # [[start, page, page label, section, row], …] in order of start
+    Column("embedded_sha256", String, nullable=False),
+    ForeignKeyConstraint(["document_id", "version"], ["versions.document_id", "versions.number"], ondelete="CASCADE"),
+    UniqueConstraint("document_id", "version", "index_id", "ordinal"),
+    sqlite_autoincrement=True,
+)
+
+vectors = Table(  # float16, by the text that was embedded: a renamed or copied document embeds nothing
+    "vectors",
+    metadata,
+    Column("embedder_id", Integer, _fk("embedders.id", cascade=False), primary_key=True),
+    Column("sha256", String, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+pending = Table(  # flips that are true in the catalog and not yet in the terms
+    "pending",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("change", Integer, nullable=False),
+    Column("collection_id", String, nullable=False),
+    Column("index_id", Integer, nullable=False),
+    Column("document_id", String, nullable=False),
+    Column("old_version", Integer, nullable=True),
+    Column("new_version", Integer, nullable=True),
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("state", String, nullable=False),  # queued | running | succeeded | partial | failed | cancelled
+    Column("collection_id", String, _fk("collections.id"), nullable=True),
+    Column("source_id", String, _fk("sources.id"), nullable=True),
+    Column("request", JSON, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("total", Integer, nullable=True),
+    Column("unit", String, nullable=False),
+    Column("counts", JSON, nullable=False),
+    Column("problem", JSON, nullable=True),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime, nullable=True),
+    Column("finished_at", UtcDateTime, nullable=True),
+)
+
+job_items = Table(
+    "job_items",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", String, _fk("jobs.id"), nullable=False, index=True),
+    Column("key", String, nullable=False),
+    Column("uri", String, nullable=False),
+    Column("state", String, nullable=False),  # added | changed | deleted | failed | partial
+    Column("document_id", String, nullable=True),
+    Column("problem", JSON, nullable=True),
+    sqlite_autoincrement=True,
+)
