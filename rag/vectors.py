@@ -1,0 +1,322 @@
+"""The door to Chroma: approximate nearest neighbours, embedded in a folder or on a server.
+
+`python -m rag.vectors FOLDER` checks an embedded folder and ends with 0 when it is sound (see `probe`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from rag.errors import InvalidInput, Unavailable
+from rag.ports import Vectors
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
+
+FORMAT = 1
+_BATCH = 1_000  # one flush of Chroma's index; get_max_batch_size() is 5,461 on the smallest SQLite
+_PAGE = 10_000
+_SERVER_TIMEOUT_SECONDS = 30.0
+# With the default of 100 recall@10 is .99 at 100,000 vectors and .70 at 500,000.
+_EF_SEARCH = ((500_000, 500), (200_000, 300), (50_000, 200), (0, 100))
+
+
+@dataclass(slots=True)
+class _Space:
+    collection: Collection
+    catalog_id: str
+    dimension: int
+    seen: int
+    size: int  # upper bound, for ef_search
+    ef_search: int
+
+
+class ChromaIndex:
+    """A VectorIndex in a folder (`path`, owned by this process alone) or on a Chroma server (`url`)."""
+
+    def __init__(self, *, path: Path | None = None, url: str | None = None) -> None:
+        if (path is None) == (url is None):
+            raise InvalidInput("Chroma is either a folder or a server.", remedy="Give exactly one of path and url.")
+        self._path = path
+        self._server = None if url is None else _server_address(url)
+        self._where = str(path) if url is None else url
+        self._client: ClientAPI | None = None
+        self._catalog_id: str | None = None
+        self._spaces: dict[int, _Space] = {}
+        self._connecting = threading.Lock()
+        self._writing = threading.RLock()
+
+    def open(self, index_id: int, *, catalog_id: str, dimension: int) -> int | None:
+        with self._writing, self._chroma() as client:
+            from chromadb.errors import NotFoundError
+
+            self._catalog_id = catalog_id
+            self._spaces.pop(index_id, None)
+            try:
+                collection = client.get_collection(self._name(index_id, catalog_id), embedding_function=None)
+            except NotFoundError:
+                return None
+            marker, hnsw = dict(collection.metadata or {}), (collection.configuration_json or {}).get("hnsw") or {}
+            seen = marker.get("seen")
+            if not isinstance(seen, int) or hnsw.get("space") != "cosine":
+                return None
+            if marker != _marker(catalog_id, dimension, seen):
+                return None
+            ef_search = int(hnsw.get("ef_search") or 0)
+            self._spaces[index_id] = _Space(collection, catalog_id, dimension, seen, collection.count(), ef_search)
+            return seen
+
+    def upsert(self, index_id: int, keys: Sequence[int], vectors: Vectors, *, seen: int) -> None:
+        with self._writing:
+            space = self._opened(index_id)
+            _check(vectors, len(keys), space.dimension)
+            rows = {key: row for row, key in enumerate(keys)}  # a key given twice counts once, with its last vector
+            names, order = [str(key) for key in rows], list(rows.values())
+            with self._chroma() as client:
+                self._admit(space, seen)
+                step = min(_BATCH, client.get_max_batch_size())
+                for start in range(0, len(names), step):
+                    chosen = vectors[order[start : start + step]]
+                    space.collection.upsert(ids=names[start : start + step], embeddings=np.ascontiguousarray(chosen))
+                space.size += len(names)
+                self._widen(space)
+
+    def delete(self, index_id: int, keys: Sequence[int], *, seen: int) -> None:
+        with self._writing:
+            space = self._opened(index_id)
+            names = list(dict.fromkeys(map(str, keys)))
+            with self._chroma():
+                self._admit(space, seen)
+                for start in range(0, len(names), _BATCH):
+                    space.collection.delete(ids=names[start : start + _BATCH])
+
+    def search(self, index_id: int, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
+        space = self._opened(index_id)
+        _check(vector[None], 1, space.dimension)
+        if k < 1:
+            return []
+        with self._chroma():
+            found = space.collection.query(query_embeddings=[vector], n_results=k, include=["distances"])
+        names, distances = found["ids"][0], (found["distances"] or [[]])[0]
+        hits = [(int(name), 1.0 - float(distance)) for name, distance in zip(names, distances, strict=True)]
+        return sorted(hits, key=lambda hit: -hit[1])
+
+    def keys(self, index_id: int) -> set[int]:
+        space, found = self._opened(index_id), set[int]()
+        with self._writing, self._chroma():  # pages must not shift between two calls
+            while True:
+                page = space.collection.get(include=[], limit=_PAGE, offset=len(found))["ids"]
+                found.update(map(int, page))
+                if len(page) < _PAGE:
+                    return found
+
+    def reset(self, index_id: int, *, catalog_id: str, dimension: int) -> None:
+        with self._writing:
+            self._catalog_id = catalog_id
+            self.drop(index_id)
+            marker, ef_search = _marker(catalog_id, dimension, 0), _EF_SEARCH[-1][1]
+            with self._chroma() as client:
+                collection = client.create_collection(
+                    self._name(index_id, catalog_id),
+                    embedding_function=None,
+                    metadata=marker,
+                    configuration={"hnsw": {"space": "cosine", "ef_search": ef_search}},
+                )
+            self._spaces[index_id] = _Space(collection, catalog_id, dimension, 0, 0, ef_search)
+
+    def drop(self, index_id: int) -> None:
+        with self._writing, self._chroma() as client:
+            from chromadb.errors import NotFoundError
+
+            self._spaces.pop(index_id, None)
+            try:
+                client.delete_collection(self._name(index_id, self._catalog_id))
+            except NotFoundError:
+                return
+
+    def close(self) -> None:
+        """Let go of the folder or the connection. The next call opens it again; spaces must be opened anew."""
+        with self._writing, self._connecting:
+            self._spaces.clear()
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()
+
+    def _name(self, index_id: int, catalog_id: str | None) -> str:
+        if self._server is None:
+            return f"ix-{index_id}"
+        if catalog_id is None:
+            raise Unavailable(
+                f"Which collections on {self._where} are ours is not known yet.", remedy="Open or reset one first."
+            )
+        # Several catalogs may share one server.
+        return f"{re.sub(r'[^A-Za-z0-9]', '', catalog_id)[:12] or 'attest'}-ix-{index_id}"
+
+    def _opened(self, index_id: int) -> _Space:
+        space = self._spaces.get(index_id)
+        if space is None:
+            raise Unavailable(f"The vectors of index {index_id} are not open.", remedy="They are rebuilt at start.")
+        return space
+
+    def _admit(self, space: _Space, seen: int) -> None:
+        # Before the write: a cache may admit a change that it has not got (the catalog redoes what is pending),
+        # but never hold one that it does not admit.
+        if seen != space.seen:
+            space.collection.modify(metadata=_marker(space.catalog_id, space.dimension, seen))
+            space.seen = seen
+
+    def _widen(self, space: _Space) -> None:
+        wanted = next(ef_search for size, ef_search in _EF_SEARCH if space.size >= size)
+        if wanted <= space.ef_search:
+            return
+        with warnings.catch_warnings():
+            # Chroma calls a collection without an embedding function "legacy" when its configuration changes.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            space.collection.modify(configuration={"hnsw": {"ef_search": wanted}})
+        space.ef_search = wanted
+
+    @contextmanager
+    def _chroma(self) -> Iterator[ClientAPI]:
+        """The client, and its errors as ours. Chroma raises its own, ValueError, httpx's, and panics."""
+        try:
+            if self._client is None:
+                with self._connecting:
+                    self._client = self._client or self._connect()
+            yield self._client
+        except (Unavailable, InvalidInput):
+            raise
+        except Exception as error:  # whatever Chroma raises, the question goes on without it
+            raise self._unavailable(error) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise self._unavailable(error) from error
+
+    def _connect(self) -> ClientAPI:
+        if self._server is None:
+            assert self._path is not None
+            return _open_folder(self._path)
+        import chromadb
+
+        ssl, host, port = self._server
+        client = chromadb.HttpClient(host=host, port=port, ssl=ssl, settings=_chroma_settings())
+        # Chroma waits for ever by default, and a server with a torn index never answers.
+        session = getattr(getattr(client, "_server", None), "_session", None)
+        if session is not None:
+            session.timeout = _SERVER_TIMEOUT_SECONDS
+        return client
+
+    def _unavailable(self, error: BaseException) -> Unavailable:
+        remedy = (
+            "The index is rebuilt from the catalog when the service starts."
+            if self._server is None
+            else "Check that the server runs and that ATTEST_CHROMA_URL names it."
+        )
+        reason = str(error).strip().rstrip(".").splitlines() or [type(error).__name__]
+        return Unavailable(f"Chroma at {self._where} failed: {reason[0][:300]}.", remedy=remedy)
+
+
+def probe(path: Path, *, timeout_seconds: float = 60.0) -> bool:
+    """Whether an embedded folder can be opened, read and searched. True where there is none.
+
+    A process killed while Chroma rewrote its index leaves files that hang or crash whoever opens them, so a child
+    process tries first. After False: move the folder aside and rebuild from the catalog.
+    """
+    if not (path / "chroma.sqlite3").exists():
+        return True
+    # The child finds our package where we did, installed or not.
+    search_path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *filter(None, sys.path)])
+    try:
+        child = subprocess.run(  # noqa: S603  # our own interpreter and module
+            [sys.executable, "-m", "rag.vectors", str(path)],
+            env={**os.environ, "PYTHONPATH": search_path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return child.returncode == 0
+
+
+def _sound(path: Path) -> bool:
+    client = _open_folder(path)
+    for listed in client.list_collections():
+        collection = client.get_collection(listed.name, embedding_function=None)
+        size, asked, found = collection.count(), 0, 0
+        for part in range(4):
+            sample = collection.get(limit=5, offset=part * size // 4, include=["embeddings"])
+            for name, vector in zip(sample["ids"], np.asarray(sample["embeddings"]), strict=True):
+                nearest = collection.query(query_embeddings=[vector], n_results=min(10, size), include=["distances"])
+                asked += 1
+                found += name in nearest["ids"][0] or min(nearest["distances"][0], default=1.0) < 1e-4
+        # The index is approximate: it may miss a vector here and there, but a torn one misses most.
+        if found < 0.8 * asked or (size and not asked):
+            return False
+    client.close()
+    return True
+
+
+def _open_folder(path: Path) -> ClientAPI:
+    import chromadb
+
+    path.mkdir(parents=True, exist_ok=True)
+    return chromadb.PersistentClient(path=path, settings=_chroma_settings())
+
+
+def _chroma_settings() -> Any:
+    from chromadb.config import Settings
+
+    # Given outright, because Chroma would read the rest from its own environment variables and from any .env file:
+    # nothing calls home, and nothing but our own settings chooses the server.
+    return Settings(
+        _env_file=None,
+        anonymized_telemetry=False,
+        chroma_otel_collection_endpoint="",
+        chroma_server_host=None,
+        chroma_server_http_port=None,
+        allow_reset=False,
+    )
+
+
+def _server_address(url: str) -> tuple[bool, str, int]:
+    try:
+        parts = urlsplit(url)
+        ssl, host, port = parts.scheme == "https", parts.hostname, parts.port
+    except ValueError:
+        parts, ssl, host, port = urlsplit(""), False, None, None
+    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/"):
+        raise InvalidInput(f"{url!r} is not the address of a Chroma server.", remedy="Write it as http://host:port.")
+    return ssl, host, port or (443 if ssl else 8000)
+
+
+def _marker(catalog_id: str, dimension: int, seen: int) -> dict[str, str | int]:
+    return {"catalog_id": catalog_id, "format": FORMAT, "dimension": dimension, "seen": seen}
+
+
+def _check(vectors: Vectors, count: int, dimension: int) -> None:
+    # Chroma takes NaN, zero and infinite vectors without a word and then finds them everywhere or nowhere.
+    if vectors.shape != (count, dimension):
+        raise InvalidInput(f"Expected {count} vectors of {dimension} numbers, got an array of {vectors.shape}.")
+    if not np.isfinite(vectors).all() or not (vectors != 0).any(axis=1).all():
+        raise InvalidInput("A vector is zero or has numbers that are not finite.")
+
+
+if __name__ == "__main__":
+    sys.exit(0 if _sound(Path(sys.argv[1])) else 1)
