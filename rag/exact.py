@@ -47,8 +47,11 @@ class ExactIndex:
         added = _sorted(keys, vectors)
         with self._writing:
             held = self._space(index_id)
-            if not held.keys.size:
-                self._spaces[index_id] = added
+            if not held.keys.size or (added.keys.size and added.keys[0] > held.keys[-1]):
+                before: Vectors = held.vectors if held.keys.size else added.vectors[:0]
+                # keys only grow, so this is nearly every time
+                grown: Vectors = np.concatenate([before, added.vectors])
+                self._spaces[index_id] = _Space(np.concatenate([held.keys, added.keys]), grown)
                 return
             stays = ~np.isin(held.keys, added.keys)
             self._spaces[index_id] = _sorted(
@@ -100,7 +103,8 @@ def _sorted(keys: Sequence[int] | Keys, vectors: AnyVectors) -> _Space:
         raise InvalidInput(f"Expected one vector for each of {len(wanted)} keys, got an array of {vectors.shape}.")
     # The last row of a key given twice counts: look from behind, where np.unique's first is our last.
     unique, first = np.unique(wanted[::-1], return_index=True)
-    return _Space(unique, vectors[len(wanted) - 1 - first].astype(np.float32, copy=False))
+    chosen: Vectors = vectors[len(wanted) - 1 - first].astype(np.float32, copy=False)
+    return _Space(unique, chosen)
 
 
 def _rows(keys: Keys, among: Keys | Set[int]) -> NDArray[np.intp]:
@@ -110,7 +114,8 @@ def _rows(keys: Keys, among: Keys | Set[int]) -> NDArray[np.intp]:
     chosen = np.unique(chosen)
     at = np.searchsorted(keys, chosen)
     at[at == keys.size] = 0
-    return at[keys[at] == chosen]
+    rows: NDArray[np.intp] = at[keys[at] == chosen]
+    return rows
 
 
 def _best(scores: Vectors, k: int) -> NDArray[np.intp]:
