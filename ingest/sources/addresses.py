@@ -132,7 +132,7 @@ def _refusal(address: IPAddress, *, allow_private: bool) -> str | None:
 def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
     """The addresses of a host, asked for once. One that may not be connected to refuses the whole host (NotAllowed).
 
-    The resolver also reads `127.1`, `0x7f000001`, `017700000001` and `2130706433`, so they are checked as what they mean.
+    The resolver also reads `127.1`, `0x7f000001`, `017700000001` and `2130706433`: they are checked as what they mean.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
@@ -166,7 +166,8 @@ def normalise(url: str, *, base: str | None = None) -> str:
             raise InvalidInput(f"{shortened(url)} is not a URL ({error}).") from error
     parsed = check_url(text, allow_private=True)
     host = _host(parsed)
-    port = f":{parsed.port}" if parsed.port is not None else ""
+    default_port = 443 if parsed.scheme == "https" else 80
+    port = f":{parsed.port}" if parsed.port not in (None, default_port) else ""
     path, _, query = parsed.raw_path.decode("ascii").partition("?")
     path = re.sub(r";jsessionid=[^/;?]*", "", path, flags=re.IGNORECASE) or "/"
     kept = [part for part in query.split("&") if part and not _TRACKING.fullmatch(part.partition("=")[0])]
