@@ -1,0 +1,198 @@
+"""Small, real implementations of the ports: quick, deterministic, no files, no models. Contract tests run for them."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rag.errors import InvalidInput, Unavailable
+from rag.language import is_han, query_terms, terms
+from rag.ports import TermEntry, Vectors
+
+_TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
+
+
+def _tokens(text: str) -> list[str]:
+    """Words, Han characters and punctuation marks."""
+    spaced = "".join(f" {character} " if is_han(character) else character for character in text)
+    return _TOKEN.findall(spaced)
+
+
+class HashEmbedder:
+    """An Embedder whose vectors count hashed terms: texts that share words are near each other.
+
+    With `reads_chinese=False` it knows no Han character, as an English model does.
+    """
+
+    def __init__(
+        self, *, name: str = "hash", dimension: int = 256, window: int = 256, reads_chinese: bool = True
+    ) -> None:
+        self.name = name
+        self.dimension = dimension
+        self.window = window
+        self.reads_chinese = reads_chinese
+        self.embedded: list[str] = []  # every passage that was ever embedded, for tests that count work
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}-{self.dimension}-{self.window}-{self.reads_chinese}"
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        self.embedded.extend(texts)
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in enumerate(texts):
+            vectors[row] = self._vector(text)
+        return vectors
+
+    def embed_query(self, text: str) -> Vectors:
+        return self._vector(text)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(_tokens(text)) for text in texts]
+
+    def coverage(self, text: str) -> float:
+        tokens = _tokens(text)
+        if self.reads_chinese or not tokens:
+            return 1.0
+        return sum(not is_han(token[0]) for token in tokens) / len(tokens)
+
+    def _vector(self, text: str) -> Vectors:
+        vector = np.zeros(self.dimension, dtype=np.float32)
+        for term in query_terms(text):
+            known = self.reads_chinese or not any(map(is_han, term))
+            vector[zlib.crc32(term.encode()) % self.dimension if known else 0] += 1.0
+        length = float(np.linalg.norm(vector))
+        if length == 0:
+            vector[0] = length = 1.0
+        unit: Vectors = (vector / length).astype(np.float32)
+        return unit
+
+
+@dataclass
+class _VectorSpace:
+    catalog_id: str
+    dimension: int
+    seen: int = 0
+    vectors: dict[int, Vectors] = field(default_factory=dict)
+
+
+class MemoryVectors:
+    """A VectorIndex in a dictionary; exact."""
+
+    def __init__(self) -> None:
+        self._spaces: dict[int, _VectorSpace] = {}
+        self._lock = threading.Lock()
+
+    def open(self, index_id: int, *, catalog_id: str, dimension: int) -> int | None:
+        space = self._spaces.get(index_id)
+        if space is None or (space.catalog_id, space.dimension) != (catalog_id, dimension):
+            return None
+        return space.seen
+
+    def upsert(self, index_id: int, keys: Sequence[int], vectors: Vectors, *, seen: int) -> None:
+        space = self._space(index_id)
+        if vectors.shape != (len(keys), space.dimension) or not np.isfinite(vectors).all():
+            raise InvalidInput("Vectors of another shape, or not finite.")
+        with self._lock:
+            space.seen = seen
+            space.vectors.update(zip(keys, vectors.copy(), strict=True))
+
+    def delete(self, index_id: int, keys: Sequence[int], *, seen: int) -> None:
+        space = self._space(index_id)
+        with self._lock:
+            space.seen = seen
+            for key in keys:
+                space.vectors.pop(key, None)
+
+    def search(self, index_id: int, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
+        space = self._space(index_id)
+        if vector.shape != (space.dimension,) or not np.isfinite(vector).all():
+            raise InvalidInput("A vector of another shape, or not finite.")
+        with self._lock:
+            scored = [(key, float(stored @ vector)) for key, stored in space.vectors.items()]
+        return sorted(scored, key=lambda hit: (-hit[1], hit[0]))[: max(k, 0)]
+
+    def keys(self, index_id: int) -> set[int]:
+        with self._lock:
+            return set(self._space(index_id).vectors)
+
+    def reset(self, index_id: int, *, catalog_id: str, dimension: int) -> None:
+        self._spaces[index_id] = _VectorSpace(catalog_id, dimension)
+
+    def drop(self, index_id: int) -> None:
+        self._spaces.pop(index_id, None)
+
+    def close(self) -> None:
+        """Nothing to let go of: what is in memory stays, as a folder would."""
+
+    def _space(self, index_id: int) -> _VectorSpace:
+        try:
+            return self._spaces[index_id]
+        except KeyError:
+            raise Unavailable(f"The vectors of index {index_id} are not open.") from None
+
+
+@dataclass
+class _TermSpace:
+    catalog_id: str
+    seen: int = 0
+    counts: dict[int, Counter[str]] = field(default_factory=dict)
+
+
+class MemoryTerms:
+    """A TermIndex in a dictionary, with textbook BM25 (k1 1.2, b 0.75); a heading counts twice."""
+
+    def __init__(self) -> None:
+        self._spaces: dict[str, _TermSpace] = {}
+        self._lock = threading.Lock()
+
+    def open(self, space: str, *, catalog_id: str) -> int | None:
+        held = self._spaces.get(space)
+        return held.seen if held is not None and held.catalog_id == catalog_id else None
+
+    def apply(self, space: str, *, remove: Sequence[int], add: Sequence[TermEntry], seen: int) -> None:
+        held = self._space(space)
+        with self._lock:
+            counts = {key: count for key, count in held.counts.items() if key not in set(remove)}
+            for entry in add:
+                counts[entry.key] = Counter(terms(entry.text) + 2 * terms(entry.heading))
+            held.seen, held.counts = seen, counts
+
+    def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
+        counts = self._space(space).counts
+        mean_length = sum(count.total() for count in counts.values()) / max(len(counts), 1)
+        scores: dict[int, float] = {}
+        for term in query_terms(question):
+            having = [key for key, count in counts.items() if term in count]
+            weight = math.log(1 + (len(counts) - len(having) + 0.5) / (len(having) + 0.5))
+            for key in having:
+                frequency, length = counts[key][term], counts[key].total() / mean_length
+                scores[key] = scores.get(key, 0.0) + weight * frequency * 2.2 / (
+                    frequency + 1.2 * (0.25 + 0.75 * length)
+                )
+        return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[: max(k, 0)]
+
+    def keys(self, space: str) -> set[int]:
+        return set(self._space(space).counts)
+
+    def reset(self, space: str, *, catalog_id: str) -> None:
+        self._spaces[space] = _TermSpace(catalog_id)
+
+    def drop(self, space: str) -> None:
+        self._spaces.pop(space, None)
+
+    def close(self) -> None:
+        """Nothing to let go of: what is in memory stays, as a folder would."""
+
+    def _space(self, space: str) -> _TermSpace:
+        try:
+            return self._spaces[space]
+        except KeyError:
+            raise Unavailable(f"The terms of {space} are not open.") from None
