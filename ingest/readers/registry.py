@@ -84,6 +84,19 @@ def pipeline(data: bytes, *, name: str, media_type: str | None, options: ReadOpt
     return f"{reader.format}/{reader.version}"
 
 
+def is_current(pipeline: str, options: ReadOptions) -> bool:
+    """Whether what was read under this fingerprint would be read the same way today. Formats that have no reader here
+    (rows come parsed) are left to their source."""
+    reader = _BY_FORMAT.get(pipeline.partition("/")[0])
+    if reader is None:
+        return True
+    if reader.format == "pdf":
+        from ingest.readers.pdf import pipeline as pdf_pipeline
+
+        return pipeline == pdf_pipeline(options)
+    return pipeline == f"{reader.format}/{reader.version}"
+
+
 def sniff(data: bytes, *, name: str, media_type: str | None) -> str:
     """The format: by the bytes where they are unmistakable, then by name, declared type, the look of the text."""
     suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()

@@ -1,0 +1,169 @@
+"""What a page's reader would not see is taken out; what a page hides from us (JavaScript, logins) is noticed."""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from typing import Any
+
+_NEVER_READ = ("script", "style", "noscript", "template", "svg", "iframe", "object")
+_HIDING_STYLE = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|(?<![-\w])opacity\s*:\s*0*(?:\.0+)?\s*%?\s*(?:!|;|$)"
+    r"|font-size\s*:\s*0*(?:\.0+)?\s*(?:px|em|rem|pt|%|vw)?\s*(?:!|;|$)|content-visibility\s*:\s*hidden",
+    re.IGNORECASE,
+)
+_WHOLE_PAGE = ("html", "body", "main", "head")
+_FURNITURE = ("nav", "footer", "aside", "form", "button", "select", "dialog")
+_SPAN_LIMIT = 100  # of columns or rows; more is a mistake or an attack
+
+_LITTLE_TEXT = 250  # characters of an alphabet; a Chinese one says about three times as much
+_WANTS_SCRIPT = re.compile(
+    r"(?:enable|requires?|need|turn on|activate|without|disabled)[^.]{0,40}java\s?script|java\s?script[^.]{0,50}"
+    r"(?:required|enable|disabled|turned off|not (?:available|supported))"
+    r"|(?:启用|開啟|开启|打开|禁用|支持|需要)[^。]{0,12}java\s?script",
+    re.IGNORECASE,
+)
+_APP_ROOT = (
+    "//*[@id='root' or @id='app' or @id='__next' or @id='__nuxt' or @id='app-root' or @id='react-root']|//app-root"
+)
+_CHECKS_VISITOR = re.compile(
+    r"just a moment|checking your browser|verify (?:that )?you are (?:a )?human|attention required"
+    r"|安全验证|人机验证|请完成验证",
+    re.IGNORECASE,
+)
+_LOGIN = re.compile(r"log\s?in|sign\s?in|password|登录|登錄|登入|密码|密碼", re.IGNORECASE)
+_COOKIES = re.compile(r"cookies?\b|consent|gdpr|privacy (?:policy|settings|preferences)|隐私政策", re.IGNORECASE)
+
+
+def drop_hidden(root: Any) -> None:
+    """Takes out, in place, what is never shown: scripts, styles, templates, hidden and invisible elements."""
+    from lxml import etree
+
+    for element in list(root.iter(etree.Comment, etree.ProcessingInstruction, *_NEVER_READ)):
+        # JSON-LD stays: it holds the page's own account of its text and date, and is not shown as text by anybody.
+        if element.tag != "script" or element.get("type") != "application/ld+json":
+            _drop(element)
+    everything = weight(_all_text(root))
+    for element in list(root.iter()):
+        if element.tag in _WHOLE_PAGE or not isinstance(element.tag, str) or not _is_hidden(element):
+            continue
+        # A page behind an open dialogue is marked hidden as a whole, and is still the page.
+        if element.get("aria-hidden") != "true" or weight(_all_text(element)) < everything / 2:
+            _drop(element)
+
+
+def _is_hidden(element: Any) -> bool:
+    return (
+        (element.get("hidden") is not None and element.get("hidden") != "until-found")
+        or element.get("aria-hidden") == "true"
+        or bool(_HIDING_STYLE.search(element.get("style") or ""))
+    )
+
+
+def _drop(element: Any) -> None:
+    """Removes the element and keeps the text that follows it."""
+    parent = element.getparent()
+    if parent is None:
+        return
+    if element.tail:
+        before = element.getprevious()
+        if before is None:
+            parent.text = (parent.text or "") + element.tail
+        else:
+            before.tail = (before.tail or "") + element.tail
+    parent.remove(element)
+
+
+def drop_furniture(root: Any) -> None:
+    """Takes out navigation, footers and forms, for when nobody found the main text."""
+    for element in list(root.iter(*_FURNITURE)):
+        _drop(element)
+    for element in root.xpath("//body/header|//*[@role='navigation' or @role='contentinfo' or @role='search']"):
+        _drop(element)
+
+
+def spread_spans(root: Any) -> None:
+    """Gives every table its full grid: what spans rows is repeated, what spans columns is followed by empty cells."""
+    for table in root.iter("table"):
+        if next(table.iterdescendants("table"), None) is None:
+            _spread(table)
+
+
+def _spread(table: Any) -> None:
+    hanging: dict[int, tuple[int, Any]] = {}  # column → rows still to fill, and the cell to fill them with
+    for row in table.iter("tr"):
+        column = 0
+        for cell in [cell for cell in row if cell.tag in ("td", "th")]:
+            while column in hanging:
+                cell.addprevious(_next_copy(hanging, column))
+                column += 1
+            rows, columns = _span(cell, "rowspan"), _span(cell, "colspan")
+            for offset in range(columns):
+                if offset:
+                    filler = deepcopy(cell) if cell.tag == "th" else cell.makeelement(cell.tag)
+                    filler.tail = None
+                    cell.addnext(filler)
+                if rows > 1 and not offset:
+                    hanging[column] = (rows - 1, deepcopy(cell))
+                column += 1
+        while column in hanging:
+            row.append(_next_copy(hanging, column))
+            column += 1
+
+
+def _next_copy(hanging: dict[int, tuple[int, Any]], column: int) -> Any:
+    rows, cell = hanging.pop(column)
+    if rows > 1:
+        hanging[column] = (rows - 1, cell)
+    return deepcopy(cell)
+
+
+def _span(cell: Any, name: str) -> int:
+    digits = re.match(r"\s*(\d{1,4})", cell.attrib.pop(name, ""))
+    return min(max(int(digits.group(1)), 1), _SPAN_LIMIT) if digits else 1
+
+
+def why_blocked(page: Any, text: str) -> str | None:
+    """Why this is a shell and not a page, as the end of a sentence; None when it is a page.
+
+    `page` is as it came, `text` what was extracted. Only pages that say little are suspected: an article
+    with a login form in its header, or a noscript note for its comments, is an article.
+    """
+    if weight(text) >= _LITTLE_TEXT * 2:
+        return None
+    if _is_about_cookies(text):
+        return "shows nothing but its cookie banner"
+    if weight(text) >= _LITTLE_TEXT:
+        return None
+    shown = " ".join(element.text_content() for element in page.xpath("//title|//noscript|//body"))
+    if page.xpath("//input[@type='password']") and _LOGIN.search(shown):
+        return "asks for a login"
+    if _CHECKS_VISITOR.search(shown):
+        return "wants to check that its visitor is a person"
+    scripts = page.xpath("//script[@src or string-length(text()) > 200]")
+    empty_root = any(weight(root.text_content()) < 40 for root in page.xpath(_APP_ROOT))
+    if _WANTS_SCRIPT.search(_without_scripts(page)) and (scripts or weight(text) < 100):
+        return "needs JavaScript to show its text"
+    if scripts and (empty_root or not text.strip()):
+        return "needs JavaScript to show its text"
+    return None
+
+
+def _is_about_cookies(text: str) -> bool:
+    """Whether most of a short text speaks of cookies; one that explains them at length is a page of its own."""
+    paragraphs = [line for line in text.split("\n") if line.strip()]
+    about = sum(len(line) for line in paragraphs if _COOKIES.search(line))
+    return len(_COOKIES.findall(text)) >= 2 and about > 0.6 * sum(map(len, paragraphs))
+
+
+def _without_scripts(page: Any) -> str:
+    return " ".join(page.xpath("//body//text()[not(ancestor::script or ancestor::style)]"))
+
+
+def weight(text: str) -> int:
+    """Characters, a Han one counted as three, white space not at all."""
+    return sum(3 if "\u3400" <= character <= "\u9fff" else 1 for character in text if not character.isspace())
+
+
+def _all_text(element: Any) -> str:
+    return "".join(element.itertext()) if isinstance(element.tag, str) else ""
