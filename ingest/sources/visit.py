@@ -102,6 +102,8 @@ class Visitor:
 
     def _answered(self, url: str, role: Role, page: Page) -> Visit:
         key = self.key_of(url)
+        if page.status < 429:
+            self._failures = 0
         if page.status == 200:
             return self._found(url, role, page)
         if page.status == 304 and key in self._known:

@@ -1,0 +1,329 @@
+"""A source of files: a folder and what lies under it, never what its links lead out to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rag.errors import DocumentError, InvalidInput, NotAllowed, SourceError
+from rag.models import Item, Original, Unlisted
+
+# Locks and leavings of office programs, editors, browsers and file managers. What begins with a dot is skipped anyway.
+_NOBODY_WANTS = re.compile(
+    r"~\$.*|.*~|thumbs\.db|desktop\.ini|.*\.(tmp|swp|part|crdownload)|__MACOSX|\$RECYCLE\.BIN"
+    r"|System Volume Information",
+    re.IGNORECASE,
+)
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # non-blocking: a pipe put there must not hang us
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    parts: tuple[str, ...]  # as the file system has them, links resolved
+    key: str
+    size: int
+    mtime_ns: int
+
+
+class FolderSource:
+    """Lists the files under `path`, sorted; `path` may also be a single file.
+
+    Globs are matched against the relative path, in any case of letters. One without a slash matches a name at any
+    depth (`*.pdf`); with one it is anchored at the folder (`reports/*.pdf`); `**` stands for any number of folders.
+    A glob that matches a folder covers all that is in it. Without `include`, files with one of `suffixes` are taken.
+    Hidden files and folders, lock files and the leavings of editors are passed over.
+
+    A key is the relative path in Unicode NFC; where two names fall together in NFC, one of them keeps its own form.
+    Links to what is listed anyway, and links out of the folder, are passed over; bytes are read without following any.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        allowed_roots: Sequence[Path],
+        max_bytes: int,
+        suffixes: frozenset[str] = frozenset(),
+    ) -> None:
+        resolved = _allowed(path, allowed_roots)
+        self._single = None if resolved.is_dir() else resolved.name
+        self._root = resolved if self._single is None else resolved.parent
+        self._include = [_glob(pattern) for pattern in include]
+        self._exclude = [_glob(pattern) for pattern in exclude]
+        self._max_bytes = max_bytes
+        self._suffixes = frozenset(suffix.lower() for suffix in suffixes)
+
+    def items(self, known: Mapping[str, Mapping[str, str]]) -> Iterator[Item | Unlisted]:  # noqa: ARG002 - states are compared by the caller
+        """Every file there is. Raises SourceError where the folder or a folder in it cannot be read."""
+        before = self._identity()
+        for file in self._single_file() if self._single is not None else self._walk():
+            yield self._item(file)
+        if self._identity() != before:
+            raise SourceError(
+                f"The folder {self._root.name} was replaced while it was read.", remedy="Sync again when it is at rest."
+            )
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            found = self._root.stat()
+        except OSError as error:
+            raise self._unreadable(self._root.name, error) from error
+        return found.st_dev, found.st_ino
+
+    def _unreadable(self, name: str, error: OSError) -> SourceError:
+        return SourceError(
+            f"The folder {_shown(name)} cannot be read ({error.strerror}).",
+            remedy="Check that it is there, mounted, and readable for this process. Nothing was deleted.",
+        )
+
+    def _single_file(self) -> Iterator[_File]:
+        name = self._single or ""
+        try:
+            found = (self._root / name).lstat()
+        except FileNotFoundError:
+            return  # the folder is there (checked before), so the file was really deleted
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        if stat.S_ISREG(found.st_mode):
+            yield _File((name,), _shown(name), found.st_size, found.st_mtime_ns)
+
+    def _walk(self) -> Iterator[_File]:
+        """Depth first, by key. Links to folders are followed only into folders that are not walked on their own."""
+        linked: set[str] = set()
+        waiting: list[Iterator[tuple[tuple[str, ...], str, os.stat_result]]] = [self._listed((), "", linked)]
+        while waiting:
+            entry = next(waiting[-1], None)
+            if entry is None:
+                waiting.pop()
+                continue
+            parts, key, found = entry
+            if stat.S_ISDIR(found.st_mode):
+                if not _matches(self._exclude, key, folder=True):
+                    waiting.append(self._listed(parts, f"{key}/", linked))
+            elif stat.S_ISREG(found.st_mode) and self._wanted(key):
+                yield _File(parts, key, found.st_size, found.st_mtime_ns)
+
+    def _listed(
+        self, parts: tuple[str, ...], prefix: str, linked: set[str]
+    ) -> Iterator[tuple[tuple[str, ...], str, os.stat_result]]:
+        """One folder's entries by key: where they really are, their key, and what they are."""
+        try:
+            folder = self._open(parts, os.O_DIRECTORY)
+            try:
+                found = _scan(folder)
+            finally:
+                os.close(folder)
+        except FileNotFoundError:
+            if not parts:
+                raise self._unreadable(self._root.name, FileNotFoundError(2, "it is not there")) from None
+            return  # deleted since its parent was listed
+        except OSError as error:
+            raise self._unreadable("/".join((self._root.name, *parts)), error) from error
+        for name, shown in sorted(_names(found).items(), key=lambda pair: pair[1]):
+            place, status = (*parts, name), found[name]
+            if stat.S_ISLNK(status.st_mode):
+                target = self._link_target(place, linked)
+                if target is None:
+                    continue
+                place, status = target
+            yield place, prefix + shown, status
+
+    def _link_target(self, parts: tuple[str, ...], linked: set[str]) -> tuple[tuple[str, ...], os.stat_result] | None:
+        """Where a link leads, if that is inside the folder, not listed on its own, and not linked to before."""
+        real = os.path.realpath(self._root.joinpath(*parts))
+        try:
+            inside = Path(real).relative_to(self._root).parts
+            found = os.lstat(real)
+        except (ValueError, OSError):
+            return None
+        if not inside or real in linked:
+            return None
+        listed_anyway = not any(_skipped(part) for part in inside) and not _covers(
+            self._exclude, _shown("/".join(inside))
+        )
+        if listed_anyway and (stat.S_ISDIR(found.st_mode) or self._wanted(_shown("/".join(inside)))):
+            return None
+        if inside == parts[: len(inside)]:
+            return None  # a loop
+        linked.add(real)
+        return inside, found
+
+    def _wanted(self, key: str) -> bool:
+        if _covers(self._exclude, key):
+            return False
+        if self._include:
+            return _covers(self._include, key)
+        return not self._suffixes or PurePosixPath(key).suffix.lower() in self._suffixes
+
+    def _item(self, file: _File) -> Item:
+        uri = f"{_shown(self._root.name)}/{file.key}" if self._single is None and self._root.name else file.key
+        return Item(key=file.key, uri=uri, state=_state(file.size, file.mtime_ns), load=lambda: self._load(file, uri))
+
+    def _load(self, file: _File, uri: str) -> Original:
+        for _ in range(2):
+            original = self._read(file, uri)
+            if original is not None:
+                return original
+        raise DocumentError(
+            "failed", f"{uri} keeps changing while it is read.", remedy="Sync again when it is at rest."
+        )
+
+    def _read(self, file: _File, uri: str) -> Original | None:
+        """The file as one moment has it; None where it changed meanwhile."""
+        try:
+            descriptor = self._open(file.parts)
+            with os.fdopen(descriptor, "rb") as stream:
+                before = os.fstat(descriptor)
+                if not stat.S_ISREG(before.st_mode):
+                    raise DocumentError("failed", f"{uri} is no longer a file.", remedy="Sync again.")
+                if before.st_size > self._max_bytes:
+                    raise self._too_large(uri)
+                data = stream.read(self._max_bytes + 1)
+                after = os.fstat(descriptor)
+        except FileNotFoundError as error:
+            raise DocumentError(
+                "failed", f"{uri} was deleted before it could be read.", remedy="Sync again."
+            ) from error
+        except OSError as error:
+            remedy = "Check its permissions, and that it is no link."
+            raise DocumentError("failed", f"{uri} cannot be read ({error.strerror}).", remedy=remedy) from error
+        if len(data) > self._max_bytes:
+            raise self._too_large(uri)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+            return None
+        name = _shown(file.parts[-1])
+        return Original(data=data, name=name, state=_state(after.st_size, after.st_mtime_ns))
+
+    def _too_large(self, uri: str) -> DocumentError:
+        return DocumentError(
+            "too_large", f"{uri} is larger than {self._max_bytes / 2**20:g} MiB.", remedy="Split it, or leave it out."
+        )
+
+    def _open(self, parts: tuple[str, ...], flags: int = 0) -> int:
+        """A descriptor reached from the folder step by step, no step through a link, be it ever so new."""
+        descriptor = os.open(self._root, _READ | os.O_DIRECTORY)
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            try:
+                following = os.open(part, _READ | (flags if last else os.O_DIRECTORY), dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            descriptor = following
+        return descriptor
+
+
+def _allowed(path: Path, roots: Sequence[Path]) -> Path:
+    """The path, resolved. Whether it exists is told only to those who may know."""
+    resolved = Path(os.path.realpath(path.expanduser()))
+    if not any(resolved.is_relative_to(os.path.realpath(root.expanduser())) for root in roots):
+        raise NotAllowed(
+            f"{path} does not lie under a folder that sources may read.",
+            remedy="Add that folder to ATTEST_ALLOWED_ROOTS, or move the files.",
+        )
+    if not resolved.exists():
+        raise InvalidInput(f"{path} is not there.", remedy="Check the path.")
+    if not (resolved.is_dir() or resolved.is_file()):
+        raise InvalidInput(f"{path} is neither a folder nor a file.", remedy="Give the path of a folder.")
+    return resolved
+
+
+def _state(size: int, mtime_ns: int) -> dict[str, str]:
+    return {"size": str(size), "mtime_ns": str(mtime_ns)}
+
+
+def _scan(folder: int) -> dict[str, os.stat_result]:
+    """What lies in an open folder, without what is passed over."""
+    found: dict[str, os.stat_result] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not _skipped(entry.name):
+                with contextlib.suppress(FileNotFoundError):  # deleted this very moment
+                    found[entry.name] = entry.stat(follow_symlinks=False)
+    return found
+
+
+def _skipped(name: str) -> bool:
+    return name.startswith(".") or _NOBODY_WANTS.fullmatch(name) is not None
+
+
+def _shown(name: str) -> str:
+    """A name as text: NFC, and bytes that are not UTF-8 as `\\xb9`."""
+    return unicodedata.normalize("NFC", _readable(name))
+
+
+def _readable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _names(found: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each name in one folder, all different, whichever files come and go beside them."""
+    texts: dict[str, str] = {}
+    taken: set[str] = set()
+    # A name that is in NFC already keeps it; of others with the same NFC, the first takes it.
+    for name in sorted(found, key=lambda name: (_shown(name) != name, os.fsencode(name))):
+        text = _shown(name)
+        for candidate in (text, _readable(name), *(f"{text} ({number})" for number in range(2, len(found) + 2))):
+            if candidate not in taken:
+                texts[name] = candidate
+                taken.add(candidate)
+                break
+    return texts
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """A glob over relative paths with `/`, as a regular expression."""
+    text = unicodedata.normalize("NFC", pattern.strip()).removeprefix("./")
+    if not text or text == "/":
+        raise InvalidInput(f"{pattern!r} matches nothing.", remedy="Write a glob like `*.pdf` or `reports/**`.")
+    anchored = "/" in text.rstrip("/")
+    only_folders = text.endswith("/")
+    steps = [step for step in text.split("/") if step]
+    if not anchored:
+        steps.insert(0, "**")
+    expression = ""
+    for index, step in enumerate(steps):
+        last = index == len(steps) - 1
+        if step == "**":
+            expression += ".+" if last else "(?:[^/]+/)*"
+        else:
+            expression += _one_step(step) + ("" if last else "/")
+    try:
+        return re.compile(expression + ("/" if only_folders else "/?"), re.IGNORECASE)
+    except re.error as error:
+        raise InvalidInput(f"{pattern!r} is no glob ({error}).", remedy="Check its brackets.") from error
+
+
+def _one_step(step: str) -> str:
+    expression = ""
+    position = 0
+    while position < len(step):
+        character = step[position]
+        closing = step.find("]", position + 2) if character == "[" else -1
+        if closing > 0:
+            inside = step[position + 1 : closing].replace("\\", "\\\\").replace("[", "\\[")
+            expression += "[" + ("^/" + inside[1:] if inside[0] in "!^" else inside) + "]"
+            position = closing
+        else:
+            expression += {"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character))
+        position += 1
+    return expression
+
+
+def _covers(globs: Sequence[re.Pattern[str]], key: str) -> bool:
+    """Whether a glob matches this file or one of the folders it lies in."""
+    steps = key.split("/")
+    folders = ("/".join(steps[:end]) for end in range(1, len(steps)))
+    return _matches(globs, key, folder=False) or any(_matches(globs, folder, folder=True) for folder in folders)
+
+
+def _matches(globs: Sequence[re.Pattern[str]], key: str, *, folder: bool) -> bool:
+    return any(glob.fullmatch(f"{key}/" if folder else key) for glob in globs)
