@@ -150,7 +150,7 @@ class Book(BaseDocTemplate):  # type: ignore[misc]  # ReportLab has no types
     def label(self) -> str:
         """The page number as printed: roman in the front matter, arabic from the body on."""
         if not self.body_start:
-            return ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii"][self.page - 1]
+            return ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")[self.page - 1]
         return str(self.page - self.body_start + 1)
 
     def afterFlowable(self, flowable: Flowable) -> None:  # noqa: N802  # ReportLab's name
@@ -247,7 +247,7 @@ def _paragraph(markup: str, lists: list[int | None], styles: dict[str, Paragraph
     if not lists:
         return Paragraph(markup, styles["p"])
     if lists[-1] is None:
-        return Paragraph(markup, styles["li"], bulletText="•")
+        return Paragraph(markup, styles["li"], bulletText="–")
     lists[-1] += 1
     return Paragraph(markup, styles["li"], bulletText=f"{lists[-1]}.")
 
