@@ -1,0 +1,239 @@
+"""Printed lines: text with its place on the page. What PDF text layers and OCR have in common."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+EDGE_LINES = 3  # running headers and footers are looked for in this many lines at the top and the bottom
+
+_NUMBER = re.compile(
+    r"[(\[]?[-+−–]?[$¥€£￥]?[(\[]?[-+−–]?(?:\d(?:[\d,.:/]*\d)?|\.\d+)(?:[%‰x倍年月日元股]|bps|pp)?[)\]]{0,2}[%*]?(?:\(\d\))?$"
+    r"|[$¥€£￥%)—–-]$"
+)
+_PAGE_NUMBER = re.compile(
+    r"^\W*(?:page|p\.|第)?\s*(\d{1,4}|[ivxlc]{1,7})\s*(?:页)?\s*(?:(?:of|/|，?\s*共)\s*\d{1,4}\s*页?)?\W*$",
+    re.IGNORECASE,
+)
+# Shapes that stand for ordinary letters (ligatures, Kangxi radicals, Arabic presentation forms): no question has them.
+_PRESENTATION = re.compile("[\u2f00-\u2fd5\ufb00-\ufb06\ufb50-\ufdcf\ufdf0-\ufdfb\ufe70-\ufefc]+")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
+_DASHES = "—–-"  # nothing, in the cell of a table
+_SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000\f\v]+")
+_SYMBOLS = re.compile(r"[!-/:-@\[-`{-~]")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One printed line. `x` and `y` are where it starts, in points, y upwards; `right` is an estimate."""
+
+    text: str
+    x: float
+    y: float
+    right: float
+    size: float  # of its letters, in points
+    bold: bool = False
+    gaps: int = 0  # wide gaps inside it, as between the cells of a table
+
+
+def tidy(text: str) -> str:
+    """One line without invisible characters, runs of spaces, and letters in their printed disguise."""
+    text = _PRESENTATION.sub(lambda found: unicodedata.normalize("NFKC", found.group()), _INVISIBLE.sub("", text))
+    return _SPACES.sub(" ", text.replace("\n", " ")).strip()
+
+
+def is_wide(character: str) -> bool:
+    """Chinese and Japanese letters and their punctuation: one em wide, no space between them."""
+    return unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7af"
+
+
+def text_width(text: str, size: float) -> float:
+    """About how wide it prints: one em for a wide letter, half of one for the others."""
+    return size * sum(1.0 if is_wide(character) else 0.5 for character in text)
+
+
+def is_number(token: str) -> bool:
+    return _NUMBER.match(token) is not None
+
+
+def trailing_numbers(text: str) -> int:
+    """How many numbers the line ends with: "Net sales $ 2,777 897" has two."""
+    count = 0
+    for token in reversed(text.split()):
+        if not is_number(token):
+            break
+        count += any(character.isdigit() for character in token) or token in _DASHES
+    return count
+
+
+def is_table_row(line: Line) -> bool:
+    """Whether the line looks like a label with numbers, or like cells side by side."""
+    numbers = trailing_numbers(line.text)
+    tokens = line.text.split()
+    if numbers >= 2 and any(character.isdigit() for character in line.text):
+        return True
+    figures = sum(is_number(token) and token[-1:] not in ",;:" for token in tokens)
+    if figures >= 3 and figures * 2 >= len(tokens):
+        return True
+    return len(tokens) >= 2 and (line.gaps >= 2 or (line.gaps >= 1 and figures >= 1 and len(line.text) < 100))
+
+
+def split_glued_numbers(text: str) -> str:
+    """Numbers of a table that stand without a space ("02,2481,135") come apart where the thousands' commas prove it.
+
+    Only in lines full of numbers: pypdf misses the gap where a table is set with negative spacing.
+    """
+    if sum(is_number(token) for token in text.split()) < 6:
+        return text
+    return " ".join(_split_glued(token) for token in text.split(" "))
+
+
+def _split_glued(token: str) -> str:
+    token = re.sub(r"^0(?=\d{1,3}(?:,\d{3,6})+$)", "0 ", token)
+    if re.search(r"\d{1,3}(?:,\d{4,6})+,\d{3}$", token):
+        token = re.sub(r"(,\d{3})(?=\d)", r"\1 ", token)
+    return token
+
+
+# ── is it text at all? ────────────────────────────────────────────────────────────────────────
+
+
+def is_garbled(text: str) -> bool:
+    """Whether a text layer is rubbish: no letters behind its glyphs, or wrong ones. Numbers and scripts are fine."""
+    visible = [character for character in text if not character.isspace()]
+    if not visible:
+        return False
+    unmapped = sum(
+        unicodedata.category(character) in ("Co", "Cn", "Cc") or character == "\ufffd" for character in visible
+    )
+    # "/i255" and "(cid:12)" are how extractors spell a glyph without a letter.
+    spelled = sum(len(found) for found in re.findall(r"\(cid:\d+\)|/[a-z]\d{1,4}(?=/|\s|$)", text))
+    soup = sum(len(token) for token in text.split() if _is_symbol_soup(token))
+    return (unmapped + spelled) * 4 > len(visible) or soup * 2 > len(visible) or _is_shifted(text)
+
+
+def _is_symbol_soup(token: str) -> bool:
+    if len(token) < 3 or is_number(token) or any(character.isalpha() for character in token):
+        return False
+    return len(set(_SYMBOLS.findall(token))) >= 3
+
+
+_COMMON_WORDS = re.compile(
+    r"\b(?:the|of|and|to|in|is|for|on|with|that|by|as|at|be|are|from|this|it|not|de|la|le|les|des|et|en|un|une|der|die|das"
+    r"|und|ist|den|von|zu|mit|el|los|las|que|por|con|il|di|che|per|da|do|os|uma|em)\b",
+    re.IGNORECASE,
+)
+
+
+def _is_shifted(text: str) -> bool:
+    """Whether Latin letters read like a cipher ("7KLV LV D WHVW"): few vowels, and no common word of six languages."""
+    letters = re.sub(r"[^a-z]+", "", text.lower())
+    if len(letters) < 150 or len(letters) * 2 < sum(not character.isspace() for character in text):
+        return False
+    vowels = sum(letters.count(vowel) for vowel in "aeiou")
+    return vowels < 0.22 * len(letters) and not _COMMON_WORDS.search(text)
+
+
+# ── what is repeated on every page ────────────────────────────────────────────────────────────
+
+
+def without_running_lines(pages: Sequence[Sequence[Line]]) -> list[list[Line]]:
+    """The pages without bare page numbers and without headers and footers that most pages repeat.
+
+    A running line stays where it occurs first: its words may be said nowhere else.
+    """
+    edges = [_edge_lines(lines) for lines in pages]
+    counts = Counter(key for lines in edges for key in {_running_key(line.text) for line in lines} if key)
+    written = sum(bool(lines) for lines in edges)
+    running = {key for key, count in counts.items() if count >= 3 and count * 2 > written}
+    offset = _page_number_offset(edges)
+    seen: set[str] = set()
+    kept: list[list[Line]] = []
+    for index, lines in enumerate(pages):
+        page: list[Line] = []
+        for line in lines:
+            at_edge = line in edges[index]
+            key = _running_key(line.text)
+            if at_edge and key in running and key in seen:
+                continue
+            if at_edge and offset is not None and _page_number(line.text) == index + offset:
+                continue
+            if at_edge and key in running:
+                seen.add(key)
+            page.append(line)
+        kept.append(page)
+    return kept
+
+
+def _edge_lines(lines: Sequence[Line]) -> list[Line]:
+    by_height = sorted(lines, key=lambda line: -line.y)
+    return by_height[:EDGE_LINES] + by_height[max(EDGE_LINES, len(by_height) - EDGE_LINES) :]
+
+
+def _running_key(text: str) -> str:
+    """The line with its digits levelled, so that "Report 12" and "Report 13" are one; "" where few letters are left."""
+    key = re.sub(r"\d+", "#", text).strip().casefold()
+    return key if sum(character.isalpha() for character in key) >= 3 and len(key) <= 200 else ""
+
+
+def _page_number(text: str) -> int | None:
+    found = _PAGE_NUMBER.match(text)
+    return int(found[1]) if found and found[1].isdigit() else None
+
+
+def _page_number_offset(edges: Sequence[Iterable[Line]]) -> int | None:
+    """What to add to a page's index to get its printed number, where three pages, and a third of all, agree."""
+    offsets = Counter(
+        number - index
+        for index, lines in enumerate(edges)
+        for number in {_page_number(line.text) for line in lines}
+        if number is not None
+    )
+    if not offsets:
+        return None
+    offset, count = offsets.most_common(1)[0]
+    return offset if count >= 3 and count * 3 >= len(edges) else None
+
+
+# ── cells that belong to one row ──────────────────────────────────────────────────────────────
+
+
+def joined_cells(lines: Sequence[Line]) -> list[Line]:
+    """The lines with wrapped cells of a table row put together: a label of two lines and the number beside it are one.
+
+    Such a cell starts higher than the line before it, to the right of it, and beside lines that are few and short.
+    """
+    result: list[Line] = []
+    for line in lines:
+        start = _row_start(result, line)
+        if start is None:
+            result.append(line)
+            continue
+        cell = result[start:]
+        text = (
+            "".join(part.text + ("" if is_wide(part.text[-1]) and part is not cell[-1] else " ") for part in cell)
+            + line.text
+        )
+        right = max(line.right, *(part.right for part in cell))
+        result[start:] = [replace(cell[0], text=text, right=right, gaps=max(1, line.gaps + cell[0].gaps))]
+    return result
+
+
+def _row_start(before: Sequence[Line], line: Line) -> int | None:
+    """Where the cells start that `line` stands to the right of, or None where it begins something of its own."""
+    if not before or line.y < before[-1].y - 0.3 * line.size:
+        return None
+    if not any(is_number(token) for token in line.text.split()) and not before[-1].gaps:
+        return None
+    # Cells are centred beside each other: a label reaches as far above the number as it reaches below it.
+    highest = line.y + (line.y - before[-1].y) + 0.6 * line.size
+    start = len(before)
+    while start > 0 and len(before) - start < 6:
+        part = before[start - 1]
+        if part.y > highest or part.right > line.x + 0.5 * line.size or abs(part.size - line.size) > 1:
+            break
+        start -= 1
+    return start if start < len(before) else None

@@ -1,0 +1,312 @@
+"""PDF through pypdf: text, structure and an honest status per page. The door to pypdf."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import TYPE_CHECKING, TypeVar
+
+from ingest.readers import ocr
+from ingest.readers.blocks import Blocks
+from ingest.readers.lines import Line, is_garbled, without_running_lines
+from ingest.readers.options import ReadOptions
+from ingest.readers.outline import OutlineEntry, SectionPath, placed_outline
+from ingest.readers.paragraphs import Piece, body_size, to_pieces
+from ingest.readers.pdf_facts import form_values, metadata_of, outline_entries, title_of
+from ingest.readers.pdf_lines import image_share, page_lines
+from rag.errors import DocumentError
+from rag.models import DocumentStatus, MetadataValue, PageStatus, Parsed, Problem
+
+if TYPE_CHECKING:
+    from pypdf import PdfReader
+
+VERSION = "pdf/1"
+# Fewer visible characters than this beside a picture, and the page's words are in the picture.
+FEW_CHARACTERS = 20
+_IMAGE_SHARE = 0.05  # of the page; smaller pictures are logos
+
+_UNREADABLE = {
+    "needs_ocr": ("pictures of text", "Install the `ocr` extra, and sync again."),
+    "garbled": ("a text layer without meaning", "Export the PDF again with its fonts embedded."),
+    "corrupt": ("damaged", "Download or export it again."),
+    "too_large": ("more than is safe to unpack", ""),
+}
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _PageText:
+    """What one page gave: its lines, and its status so far."""
+
+    label: str
+    lines: list[Line] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)  # "name: value" of a form
+    picture: float = 0.0  # share of the page that pictures cover
+    status: PageStatus = "text"
+    fault: str = ""  # "corrupt" or "too_large" where pypdf could not read it
+
+
+def pipeline(options: ReadOptions) -> str:
+    """The fingerprint of this reader: what it makes of the same bytes changes only when this changes."""
+    return f"{VERSION}+{ocr.VERSION}" if options.ocr and ocr.available() else VERSION
+
+
+def read_pdf(data: bytes, *, options: ReadOptions) -> Parsed:
+    """The text, page by page. Raises DocumentError where nothing can be had: corrupt, needs_password, too_large."""
+    no_outline: list[OutlineEntry] = []
+    no_metadata: dict[str, MetadataValue] = {}
+    with _quiet_pypdf() as lost:
+        reader, password = _open(data, options)
+        pages = _read_pages(reader, options)
+        _raise_if_nothing(pages)
+        _judge_pages(pages)
+        problems = _read_pictures(data, pages, password, options)
+        problems += _page_problems(pages)
+        if lost:
+            problems.append(Problem("corrupt", f"Some parts of pages could not be decoded ({lost[0]})."))
+        total = len(reader.pages)
+        if total > len(pages):
+            problems.append(Problem("too_large", f"Only the first {len(pages)} of {total} pages were read."))
+        outline = _try(lambda: outline_entries(reader), no_outline)
+        title: str | None = _try(lambda: title_of(reader), None)
+        metadata = _try(lambda: metadata_of(reader), no_metadata)
+    return _assemble(pages, outline, problems, title, metadata)
+
+
+# ── opening ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _open(data: bytes, options: ReadOptions) -> tuple[PdfReader, str]:
+    """The reader, decrypted, and the password that did it ("" for none)."""
+    from pypdf import PdfReader
+    from pypdf.errors import LimitReachedError
+
+    try:
+        reader = PdfReader(BytesIO(data))
+        password = _decrypt(reader, options.passwords) if reader.is_encrypted else ""
+        len(reader.pages)
+    except (MemoryError, DocumentError):
+        raise
+    except LimitReachedError as error:
+        raise DocumentError("too_large", f"This PDF unpacks to more than is safe to read: {error}") from error
+    except Exception as error:  # pypdf promises no closed set of exceptions for broken files (pypdf/errors.py)
+        raise DocumentError(
+            "corrupt", f"This is not a complete PDF: {error}.", remedy="Download or export it again."
+        ) from error
+    return reader, password
+
+
+def _decrypt(reader: PdfReader, passwords: Sequence[str]) -> str:
+    for password in (
+        "",
+        *passwords,
+    ):  # many files are encrypted for their permissions only: the empty password opens them
+        if reader.decrypt(password):
+            return password
+    tried = "none was given" if not passwords else "none of those given opens it"
+    raise DocumentError("needs_password", f"This PDF wants a password, and {tried}.", remedy="Give its password.")
+
+
+@contextmanager
+def _quiet_pypdf() -> Iterator[list[str]]:
+    """Keeps pypdf off the log; yields the list of what it had to leave out."""
+    lost: list[str] = []
+
+    class Gather(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("Impossible to decode"):
+                lost.append(record.getMessage())
+
+    logger, handler = logging.getLogger("pypdf"), Gather()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old ciphers and odd files warn; the statuses say what matters
+            yield lost
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+def _try(read: Callable[[], T], default: T) -> T:
+    """What `read` returns, or the default where the file is broken in this place."""
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # pypdf promises no closed set of exceptions for broken files (pypdf/errors.py)
+        return default
+
+
+# ── pages ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_pages(reader: PdfReader, options: ReadOptions) -> list[_PageText]:
+    count = min(len(reader.pages), options.max_pages)
+    no_labels: list[str] = []
+    labels = _try(lambda: reader.page_labels, no_labels)
+    pages = []
+    for index in range(count):
+        label = labels[index] if index < len(labels) and labels[index] else str(index + 1)
+        pages.append(_read_page(reader, index, label))
+        # pypdf keeps every object it has met; a long filing need not stay in memory whole.
+        if index % 50 == 49:
+            reader.resolved_objects.clear()
+    return pages
+
+
+def _read_page(reader: PdfReader, index: int, label: str) -> _PageText:
+    from pypdf.errors import LimitReachedError
+
+    page = _PageText(label)
+    try:
+        source = reader.pages[index]
+        page.lines, drawn = page_lines(source)
+        page.picture = image_share(source, drawn, has_text=bool(page.lines))
+    except MemoryError:
+        raise
+    except LimitReachedError:
+        page.fault, page.status = "too_large", "empty"
+        return page
+    except Exception:  # noqa: BLE001  # pypdf promises no closed set of exceptions for broken files (pypdf/errors.py)
+        page.fault, page.status = "corrupt", "empty"
+        return page
+    page.fields = _try(lambda: list(form_values(source)), [])
+    return page
+
+
+def _raise_if_nothing(pages: Sequence[_PageText]) -> None:
+    faults = [page.fault for page in pages]
+    if faults and all(faults):
+        status = "too_large" if "too_large" in faults else "corrupt"
+        reason = "unpacks to more than is safe to read" if status == "too_large" else "is damaged"
+        raise DocumentError(status, f"Every page of this PDF {reason}.", remedy="Download or export it again.")
+
+
+def _judge_pages(pages: Sequence[_PageText]) -> None:
+    """Settles which pages have no usable text of their own."""
+    for page in pages:
+        if page.status == "text" and is_garbled("\n".join(line.text for line in page.lines)):
+            page.status, page.lines = "garbled", []
+    # A stamp that a scanner or a library puts on every page does not make the page readable.
+    for page, own in zip(pages, without_running_lines([page.lines for page in pages]), strict=True):
+        characters = sum(len("".join(line.text.split())) for line in own)
+        if page.status == "text" and characters < FEW_CHARACTERS and page.picture >= _IMAGE_SHARE:
+            page.status = "needs_ocr"
+        elif page.status == "text" and not page.lines and not page.fields:
+            page.status = "empty"
+
+
+def _read_pictures(data: bytes, pages: list[_PageText], password: str, options: ReadOptions) -> list[Problem]:
+    """Reads the image-only pages by OCR where it is wanted and installed; what went wrong."""
+    wanted = [index for index, page in enumerate(pages) if page.status == "needs_ocr"]
+    if not wanted or not options.ocr or not ocr.available():
+        return []
+    problems = []
+    results = ocr.read_pages(data, wanted, password=password, seconds=options.ocr_seconds)
+    for index, lines in zip(wanted, results, strict=False):
+        if lines is None:
+            problems.append(Problem("failed", f"OCR of page {index + 1} failed."))
+        else:
+            pages[index].lines = lines
+            pages[index].status = "ocr" if lines else "empty"
+    if any(pages[index].status == "needs_ocr" for index in wanted) and not problems:
+        problems.append(
+            Problem(
+                "too_large", "OCR ran out of time or memory before the last page.", "Allow more, or split the file."
+            )
+        )
+    return problems
+
+
+def _page_problems(pages: Sequence[_PageText]) -> list[Problem]:
+    """Which pages could not be read, and what to do about each kind."""
+    found = {
+        "needs_ocr": [page.status == "needs_ocr" for page in pages],
+        "garbled": [page.status == "garbled" for page in pages],
+        "corrupt": [page.fault == "corrupt" for page in pages],
+        "too_large": [page.fault == "too_large" for page in pages],
+    }
+    problems = []
+    for code, applies in found.items():
+        numbers = [index + 1 for index, applies_here in enumerate(applies) if applies_here]
+        if numbers:
+            what, remedy = _UNREADABLE[code]
+            problems.append(Problem(code, f"Not readable ({what}): {_page_list(numbers)}.", remedy))
+    return problems
+
+
+def _page_list(numbers: Sequence[int]) -> str:
+    """ "pages 1-3, 7" """
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    return ("page " if len(numbers) == 1 else "pages ") + ", ".join(parts)
+
+
+# ── assembling ────────────────────────────────────────────────────────────────────────────────
+
+
+def _assemble(
+    pages: Sequence[_PageText],
+    outline: Sequence[OutlineEntry],
+    problems: Sequence[Problem],
+    title: str | None,
+    metadata: Mapping[str, MetadataValue],
+) -> Parsed:
+    """Canonical text, blocks and pages."""
+    pieces = to_pieces(without_running_lines([page.lines for page in pages]))
+    fields = [Piece("list_item", text, index) for index, page in enumerate(pages) for text in page.fields]
+    pieces = sorted(
+        [*pieces, *fields], key=lambda piece: piece.page
+    )  # stable: the fields of a page come after its text
+    pieces, marks = placed_outline(pieces, outline)
+    blocks = Blocks()
+    sections: list[tuple[str, ...]] = []
+    path = SectionPath()
+    position = 0
+    for index, page in enumerate(pages):
+        blocks.start_page(index + 1, label=page.label)
+        while position < len(pieces) and pieces[position].page == index:
+            piece = pieces[position]
+            for level, heading in marks.get(position, ()):
+                path.enter(level, heading)
+            if piece.kind == "heading" and piece.level is not None:
+                blocks.heading(piece.text, level=piece.level)
+                path.enter(piece.level, piece.text)
+            else:
+                blocks.add(piece.kind, piece.text, header=piece.header)
+            sections.append(path.titles())
+            position += 1
+    parsed = blocks.parsed(title=title or _printed_title(pieces), metadata=metadata)
+    return replace(
+        parsed,
+        blocks=tuple(replace(block, section=section) for block, section in zip(parsed.blocks, sections, strict=True)),
+        pages=tuple(replace(place, status=page.status) for place, page in zip(parsed.pages, pages, strict=True)),
+        status=_document_status(pages, bool(parsed.blocks), bool(problems)),
+        problems=tuple(problems),
+    )
+
+
+def _printed_title(pieces: Sequence[Piece]) -> str | None:
+    """The largest heading of the first page, where it is much larger than the text."""
+    first = [piece for piece in pieces if piece.page == 0 and piece.kind == "heading"]
+    largest = max(first, key=lambda piece: piece.size, default=None)
+    return largest.text if largest and largest.size >= 1.4 * body_size(pieces) else None
+
+
+def _document_status(pages: Sequence[_PageText], any_text: bool, any_problem: bool) -> DocumentStatus:
+    if any_text:
+        return "partial" if any_problem else "ok"
+    statuses = {page.status for page in pages}
+    return "needs_ocr" if "needs_ocr" in statuses else "garbled" if "garbled" in statuses else "empty"

@@ -1,0 +1,166 @@
+"""A PDF page's text layer as printed lines, and how much of the page pictures cover. Works on pypdf's page objects."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from ingest.readers.lines import Line, split_glued_numbers, text_width, tidy
+
+if TYPE_CHECKING:
+    from pypdf import PageObject
+
+_BOLD = re.compile(r"bold|black|heavy|semibd|demi|-medi\b|cmbx|黑体|simhei", re.IGNORECASE)
+_PATH_OPERATORS = frozenset({b"l", b"c", b"v", b"y", b"re"})
+_DRAWN_LETTERS = 300  # strokes on a page without text and pictures: its letters were turned into outlines
+Matrix = Sequence[float]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What else was drawn on a page."""
+
+    pictures: list[tuple[str, float]]  # name, area in square points
+    strokes: int = 0
+
+
+@dataclass(slots=True)
+class _Part:
+    """A run of text as pypdf reports it, in the frame of its own writing direction."""
+
+    text: str
+    x: float
+    y: float
+    size: float
+    bold: bool
+
+
+def page_lines(page: PageObject) -> tuple[list[Line], Drawn]:
+    """The page's lines in pypdf's reading order (that of the content stream), and what else is drawn there."""
+    parts: list[_Part] = []
+    drawn = Drawn([])
+
+    def on_text(text: str, cm: Matrix, tm: Matrix, font: Any, size: float) -> None:
+        if text:
+            parts.append(_part(text, _multiplied(tm, cm), font, size))
+
+    def on_operator(operator: bytes, operands: Any, cm: Matrix, _tm: Matrix) -> None:
+        if operator == b"Do" and operands:
+            drawn.pictures.append((str(operands[0]), abs(cm[0] * cm[3] - cm[1] * cm[2])))
+        elif operator == b"INLINE IMAGE":
+            drawn.pictures.append(("", abs(cm[0] * cm[3] - cm[1] * cm[2])))
+        elif operator in _PATH_OPERATORS:
+            drawn.strokes += 1
+
+    page.extract_text(visitor_text=on_text, visitor_operand_before=on_operator)
+    return _continued(_lines(parts)), drawn
+
+
+def image_share(page: PageObject, drawn: Drawn, *, has_text: bool) -> float:
+    """The share of the page that pictures cover, 0 to 1; letters drawn as outlines count as one picture of the page."""
+    width, height = float(page.mediabox.width), float(page.mediabox.height)
+    images = _image_names(page.get("/Resources"), depth=0)
+    covered = sum(area for name, area in drawn.pictures if not name or name in images)
+    if not covered and not has_text and drawn.strokes >= _DRAWN_LETTERS:
+        return 1.0
+    return min(1.0, covered / max(1.0, width * height))
+
+
+def _image_names(resources: Any, *, depth: int) -> set[str]:
+    """The names of the images among a page's objects, those inside of forms too."""
+    resources = resources.get_object() if resources is not None else {}
+    objects = resources.get("/XObject") if resources else None
+    if objects is None or depth > 4:
+        return set()
+    names: set[str] = set()
+    for name, reference in objects.get_object().items():
+        thing = reference.get_object()
+        if thing.get("/Subtype") == "/Image":
+            names.add(str(name))
+        elif thing.get("/Subtype") == "/Form":
+            names |= _image_names(thing.get("/Resources"), depth=depth + 1)
+    return names
+
+
+def _multiplied(m: Matrix, n: Matrix) -> list[float]:
+    return [
+        m[0] * n[0] + m[1] * n[2],
+        m[0] * n[1] + m[1] * n[3],
+        m[2] * n[0] + m[3] * n[2],
+        m[2] * n[1] + m[3] * n[3],
+        m[4] * n[0] + m[5] * n[2] + n[4],
+        m[4] * n[1] + m[5] * n[3] + n[5],
+    ]
+
+
+def _part(text: str, matrix: Matrix, font: Any, size: float) -> _Part:
+    length = math.hypot(matrix[0], matrix[1]) or 1.0
+    along, across = matrix[0] / length, matrix[1] / length
+    x = matrix[4] * along + matrix[5] * across
+    y = matrix[5] * along - matrix[4] * across
+    name = str(font.get("/BaseFont", "")) if font is not None else ""
+    return _Part(text, x, y, abs(size) * math.hypot(matrix[2], matrix[3]), _BOLD.search(name) is not None)
+
+
+def _lines(parts: Sequence[_Part]) -> Iterator[Line]:
+    current: list[_Part] = []
+    for part in parts:
+        *ended, rest = part.text.split("\n")
+        for text in ended:
+            current.append(_Part(text, part.x, part.y, part.size, part.bold))
+            yield from _line(current)
+            current = []
+        if rest:
+            current.append(_Part(rest, part.x, part.y, part.size, part.bold))
+    yield from _line(current)
+
+
+def _continued(lines: Iterator[Line]) -> list[Line]:
+    """The lines with those joined that pypdf broke in the middle, as it does where the font changes ("10", "‑", "K")."""
+    result: list[Line] = []
+    for line in lines:
+        before = result[-1] if result else None
+        # Right where the line before ends, give or take the error of guessed widths.
+        if (
+            before is not None
+            and abs(before.y - line.y) < 0.15 * line.size
+            and abs(line.x - before.right) < max(line.size, 0.12 * (before.right - before.x))
+        ):
+            tight = line.text[0] in ".,;:!?)]-\u2011" or before.text[-1] in "([-\u2011"
+            text = f"{before.text}{line.text}" if tight else f"{before.text} {line.text}"
+            result[-1] = replace(
+                before,
+                text=text,
+                right=max(before.right, line.right),
+                bold=before.bold and line.bold,
+                gaps=before.gaps + line.gaps,
+            )
+        else:
+            result.append(line)
+    return result
+
+
+def _line(parts: Sequence[_Part]) -> Iterator[Line]:
+    text = split_glued_numbers(tidy("".join(part.text for part in parts)))
+    printed = [part for part in parts if part.text.strip()]
+    if not text or not printed:
+        return
+    gaps = 0
+    for before, after in pairwise(printed):
+        width = text_width(before.text.strip(), before.size)
+        gaps += after.x - before.x - width > 2 * after.size + 0.2 * width
+    right = max(part.x + text_width(part.text.strip(), part.size) for part in printed)
+    largest = max(printed, key=lambda part: len(part.text.strip()))  # footnote marks are smaller than their line
+    yield Line(
+        text,
+        x=min(part.x for part in printed),
+        y=largest.y,
+        right=right,
+        size=round(largest.size, 1),
+        bold=all(part.bold for part in printed),
+        gaps=gaps,
+    )
