@@ -155,6 +155,8 @@ class ChromaIndex:
             client, self._client = self._client, None
             if client is not None:
                 client.close()
+                for session in _sessions(client):  # Chroma leaves its connections open
+                    session.close()
 
     def _name(self, index_id: int, catalog_id: str | None) -> str:
         if self._server is None:
@@ -215,8 +217,7 @@ class ChromaIndex:
         ssl, host, port = self._server
         client = chromadb.HttpClient(host=host, port=port, ssl=ssl, settings=_chroma_settings())
         # Chroma waits for ever by default, and a server with a torn index never answers.
-        session = getattr(getattr(client, "_server", None), "_session", None)
-        if session is not None:
+        for session in _sessions(client):
             session.timeout = _SERVER_TIMEOUT_SECONDS
         return client
 
@@ -228,6 +229,13 @@ class ChromaIndex:
         )
         reason = str(error).strip().rstrip(".").splitlines() or [type(error).__name__]
         return Unavailable(f"Chroma at {self._where} failed: {reason[0][:300]}.", remedy=remedy)
+
+
+def _sessions(client: ClientAPI) -> list[Any]:
+    """The httpx clients inside a Chroma client of a server (it makes a second one to look up its database)."""
+    parts = (client, getattr(client, "_admin_client", None))
+    sessions = [getattr(getattr(part, "_server", None), "_session", None) for part in parts]
+    return [session for session in sessions if session is not None]
 
 
 def probe(path: Path, *, timeout_seconds: float = 60.0) -> bool:
