@@ -1,7 +1,8 @@
 """Chroma and Tantivy kept in step with the catalog.
 
-Both are caches. Each can be deleted, torn or unreachable: the catalog rebuilds it, and meanwhile vectors are searched
-exactly. A hit from a cache counts only if the catalog says that its chunk is active, so a cache can be late, never wrong.
+Both are caches. Each can be deleted, torn or unreachable: the catalog rebuilds it, and meanwhile vectors are
+searched exactly. A hit from a cache counts only if the catalog says that its chunk is active, so a cache can be late,
+never wrong.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import Connection
-
 from rag.catalog import versions
-from rag.catalog.engine import Catalog, last_change
+from rag.catalog.engine import Catalog, Connection, last_change
 from rag.catalog.versions import Flip
 from rag.errors import Unavailable
 from rag.exact import ExactIndex
@@ -64,7 +63,7 @@ class Gate:
 
 
 class Caches:
-    """Thread-safe. `prepare_vectors` runs before Chroma is first opened (it may find a torn folder and move it away)."""
+    """Thread-safe. `prepare_vectors` runs before Chroma is first opened: it may find a torn folder and move it away."""
 
     def __init__(
         self,
@@ -103,6 +102,9 @@ class Caches:
 
     def search_terms(self, collection_id: str, question: str, *, k: int) -> list[tuple[int, float]]:
         return self._terms.search(collection_id, question, k=k)
+
+    def term_rarity(self, collection_id: str, terms: Sequence[str]) -> list[float]:
+        return self._terms.rarity(collection_id, terms)
 
     def is_attached(self, index_id: int) -> bool:
         """Whether Chroma answers for this index; exact search does otherwise."""

@@ -59,3 +59,7 @@ class Settings(BaseSettings):
     read_memory_mb: int = Field(2048, gt=255, description="Most memory that reading one document may take, in MiB.")
     web_delay_seconds: float = Field(1.0, ge=0, description="Pause between two requests to one host.")
     web_max_mb: int = Field(20, gt=0, description="Largest web page or file fetched, in MiB.")
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "::1", "localhost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,11 @@ MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first one
 _WRITER_HEAP_BYTES = 30_000_000
 # A kept writer commits a small change in 1 ms, a fresh one in 9 ms; each may hold its heap.
 _KEPT_WRITERS = 4
+
+
+def inverse_document_frequency(documents: int, having: int) -> float:
+    """BM25's, which is never negative."""
+    return math.log(1 + (documents - having + 0.5) / (having + 0.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,14 @@ class TantivyIndex:
             found = searcher.search(_any_term(opened.schema, wanted), k, count=False).hits
             keys = searcher.fast_field_values("key", [address for _, address in found])
         return [(int(key), float(score)) for key, (score, _) in zip(keys, found, strict=True)]
+
+    def rarity(self, space: str, terms: Sequence[str]) -> list[float]:
+        with _rust():
+            searcher = self._opened(space).index.searcher()
+            total = searcher.num_docs
+            # A term may stand in the heading alone; the two fields' documents overlap, and the larger count is the floor.
+            counts = [max(searcher.doc_freq("heading", term), searcher.doc_freq("body", term)) for term in terms]
+        return [inverse_document_frequency(total, min(count, total)) for count in counts]
 
     def keys(self, space: str) -> set[int]:
         with _rust():

@@ -19,6 +19,7 @@ from rag.catalog.tables import (
     embedders,
     indexes,
     sources,
+    versions,
 )
 from rag.errors import Conflict, InvalidInput, NotFound
 from rag.models import Collection, Document, MetadataValue, Problem, SourceRecord
@@ -221,19 +222,32 @@ class Known:
     pipeline: str | None
     status: str
     version: int | None
-    updated_at: datetime
+    title: str
+    text_sha256: str | None  # of the active version
 
 
 def known_documents(connection: Connection, source_id: str) -> dict[str, Known]:
     """By key, those that the source had at its last sync."""
     rows = connection.execute(
-        select(documents, activations.c.version)
+        select(documents, activations.c.version, versions.c.text_sha256)
         .outerjoin(activations, and_(activations.c.document_id == documents.c.id, activations.c.to_change.is_(None)))
+        .outerjoin(
+            versions,
+            and_(versions.c.document_id == activations.c.document_id, versions.c.number == activations.c.version),
+        )
         .where(documents.c.source_id == source_id, documents.c.deleted_at.is_(None))
     )
     return {
         row.key: Known(
-            row.id, row.key, row.state, row.content_sha256, row.pipeline, row.status, row.version, row.updated_at
+            row.id,
+            row.key,
+            row.state,
+            row.content_sha256,
+            row.pipeline,
+            row.status,
+            row.version,
+            row.title,
+            row.text_sha256,
         )
         for row in rows
     }
@@ -281,9 +295,24 @@ def save_document(
     return document_id
 
 
-def touch_document(connection: Connection, document_id: str, *, state: Mapping[str, str]) -> None:
-    """Its bytes are what they were, though the source's state of it changed."""
-    connection.execute(update(documents).where(documents.c.id == document_id).values(state=dict(state)))
+def touch_document(
+    connection: Connection, document_id: str, *, state: Mapping[str, str], content_sha256: str | None
+) -> None:
+    """It says what it said, though its bytes or the source's state of it changed."""
+    values = {"state": dict(state), "content_sha256": content_sha256}
+    connection.execute(update(documents).where(documents.c.id == document_id).values(**values))
+
+
+def uploaded(connection: Connection, source_id: str) -> list[tuple[Any, dict[str, MetadataValue]]]:
+    """The rows of a source's documents whose bytes are kept, each with its metadata."""
+    rows = connection.execute(
+        select(documents).where(
+            documents.c.source_id == source_id,
+            documents.c.deleted_at.is_(None),
+            documents.c.content_sha256.is_not(None),
+        )
+    )
+    return [(row, _metadata(connection, row.id)) for row in rows]
 
 
 def set_metadata(connection: Connection, document_id: str, values: Mapping[str, MetadataValue]) -> None:
@@ -349,7 +378,6 @@ def _documents() -> Any:
 
 
 def _document(connection: Connection, row: Row[Any]) -> Document:
-    values = connection.execute(select(document_metadata).where(document_metadata.c.document_id == row.id))
     return Document(
         id=row.id,
         source_id=row.source_id,
@@ -358,12 +386,17 @@ def _document(connection: Connection, row: Row[Any]) -> Document:
         uri=row.uri,
         status=row.status,
         version=row.version,
-        metadata={value.key: _untyped(value.type, value.text, value.number) for value in values},
+        metadata=_metadata(connection, row.id),
         problems=tuple(Problem(**problem) for problem in row.problems),
         enabled=row.enabled,
         updated_at=row.updated_at,
         chunks=row.chunk_count or 0,
     )
+
+
+def _metadata(connection: Connection, document_id: str) -> dict[str, MetadataValue]:
+    values = connection.execute(select(document_metadata).where(document_metadata.c.document_id == document_id))
+    return {value.key: _untyped(value.type, value.text, value.number) for value in values}
 
 
 def _problem_json(problem: Problem) -> dict[str, str]:

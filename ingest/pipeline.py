@@ -1,0 +1,104 @@
+"""One item's bytes → parsed, split, embedded: everything before the catalog is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.readers import registry
+from ingest.readers.options import ReadOptions
+from ingest.split import split
+from rag.catalog import versions
+from rag.catalog.versions import sha256
+from rag.errors import DocumentError
+from rag.knowledge import KnowledgeBase
+from rag.models import DocumentStatus, Item, Original, Parsed, Piece, Problem
+
+# (data, name, media_type, options) → Parsed: the sandbox in service, the registry itself in tests.
+Read = Callable[..., Parsed]
+
+_ROW_PIPELINE = "row/1"  # of items that come parsed; the number rises when a row's text is written differently
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An item that was read, as far as that went. `parsed` is None where it could not be."""
+
+    item: Item
+    original: Original | None
+    content_sha256: str | None
+    pipeline: str | None
+    parsed: Parsed | None
+    status: DocumentStatus
+    problems: tuple[Problem, ...]
+    same: bool = False  # the very bytes that are stored already, under the same pipeline
+
+    @property
+    def title(self) -> str:
+        """What a person would call it: the source's word, the document's own, or its file name."""
+        own = self.original.title if self.original else None
+        found = own or (self.parsed.title if self.parsed else None)
+        return (found or (self.original.name if self.original else "") or self.item.key).strip()
+
+
+def load(item: Item, *, read: Read, options: ReadOptions, known: tuple[str | None, str | None]) -> Prepared:
+    """Fetch and read one item. `known` is the (content hash, pipeline) that is stored of it. Never raises DocumentError."""
+    original: Original | None = None
+    digest = pipeline = None
+    try:
+        original = item.load()
+        digest = sha256(original.data)
+        if original.parsed is not None:
+            pipeline = _ROW_PIPELINE
+        else:
+            pipeline = registry.pipeline(
+                original.data, name=original.name, media_type=original.media_type, options=options
+            )
+        if (digest, pipeline) == known:
+            return Prepared(item, original, digest, pipeline, None, "ok", (), same=True)
+        parsed = original.parsed or read(
+            original.data, name=original.name, media_type=original.media_type, options=options
+        )
+    except DocumentError as problem:
+        return Prepared(
+            item,
+            original,
+            digest,
+            pipeline,
+            None,
+            _status(problem),
+            (Problem(problem.code, problem.detail, problem.remedy),),
+        )
+    parsed = replace(parsed, metadata={**parsed.metadata, **original.metadata})
+    return Prepared(item, original, digest, pipeline, parsed, parsed.status, parsed.problems)
+
+
+def _status(problem: DocumentError) -> DocumentStatus:
+    return problem.status  # type: ignore[return-value]  # readers use the words of DocumentStatus
+
+
+def pieces_of(prepared: Prepared, *, base: KnowledgeBase, target_tokens: int) -> list[Piece]:
+    assert prepared.parsed is not None
+    return split(
+        prepared.parsed,
+        title=prepared.title,
+        count_tokens=base.embedder.count_tokens,
+        window=base.embedder.window,
+        target_tokens=target_tokens,
+    )
+
+
+def embed_missing(
+    pieces: Sequence[Piece], *, base: KnowledgeBase, embedder_id: int
+) -> Mapping[str, NDArray[np.float32]]:
+    """Vectors of the texts that were never embedded before, by hash. Equal texts are embedded once."""
+    texts = {sha256(piece.embedded_text): piece.embedded_text for piece in pieces}
+    with base.catalog.read() as snapshot:
+        missing = sorted(versions.missing_vectors(snapshot, embedder_id, texts))
+    if not missing:
+        return {}
+    embedded = base.embedder.embed_passages([texts[key] for key in missing])
+    return dict(zip(missing, embedded, strict=True))

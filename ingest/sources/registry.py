@@ -1,0 +1,107 @@
+"""The kinds of sources: a stored configuration becomes something that can be listed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ingest.readers.options import ReadOptions
+from ingest.readers.registry import SUPPORTED_SUFFIXES
+from ingest.sources.database import DatabaseSource
+from ingest.sources.folder import FolderSource
+from ingest.sources.uploads import UploadSource
+from ingest.sources.web import WebSource
+from rag.errors import InvalidInput
+from rag.knowledge import KnowledgeBase
+from rag.models import SourceRecord
+from rag.ports import Source
+
+# Secrets are named in a source's configuration and read here, so that the catalog never holds one. Only variables
+# with our prefix: a source must not be a way to read the rest of the environment.
+_SECRET_PREFIX = "ATTEST_"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the owner of the service allows its sources."""
+
+    allowed_roots: Sequence[Path]
+    max_file_bytes: int
+    max_page_bytes: int
+    delay_seconds: float
+
+
+def open_source(record: SourceRecord, *, limits: Limits, base: KnowledgeBase) -> Source:
+    """Raises InvalidInput or NotAllowed where the configuration cannot be used; nothing is contacted yet."""
+    opener = _OPENERS.get(record.kind)
+    if opener is None:
+        if record.kind == "upload":
+            return UploadSource(record.id, base=base)
+        raise InvalidInput(f"“{record.kind}” is no kind of source.", remedy="Use folder, web or database.")
+    return opener(record.config, limits)
+
+
+def read_options(record: SourceRecord, *, ocr: bool) -> ReadOptions:
+    """How this source's documents are read; passwords come from the variable that `passwords_env` names, one a line."""
+    name = record.config.get("passwords_env")
+    passwords = tuple(_secret(str(name)).splitlines()) if name else ()
+    return ReadOptions(passwords=passwords, ocr=ocr)
+
+
+def _folder(config: Mapping[str, Any], limits: Limits) -> Source:
+    return FolderSource(
+        path=Path(config["path"]).expanduser(),
+        include=config.get("include") or (),
+        exclude=config.get("exclude") or (),
+        allowed_roots=limits.allowed_roots,
+        max_bytes=limits.max_file_bytes,
+        suffixes=SUPPORTED_SUFFIXES,
+    )
+
+
+def _web(config: Mapping[str, Any], limits: Limits) -> Source:
+    crawl = config.get("crawl")
+    return WebSource(
+        urls=config.get("urls") or (),
+        sitemap=config.get("sitemap"),
+        crawl_depth=crawl.get("depth", 2) if crawl is not None else None,
+        crawl_max_pages=(crawl or {}).get("max_pages", 200),
+        include=config.get("include") or (),
+        exclude=config.get("exclude") or (),
+        allow_private=bool(config.get("allow_private")),
+        headers={name: _secret(variable) for name, variable in (config.get("headers_env") or {}).items()},
+        delay_seconds=limits.delay_seconds,
+        max_bytes=limits.max_page_bytes,
+    )
+
+
+def _database(config: Mapping[str, Any], limits: Limits) -> Source:
+    options = {
+        key: value for key, value in config.items() if key not in ("url_env", "passwords_env") and value is not None
+    }
+    return DatabaseSource(url=_secret(str(config["url_env"])), allowed_roots=limits.allowed_roots, **options)
+
+
+def _secret(variable: str) -> str:
+    if not variable.startswith(_SECRET_PREFIX):
+        raise InvalidInput(
+            f"A source may read variables that begin with {_SECRET_PREFIX}, and “{variable}” does not.",
+            remedy=f"Name it {_SECRET_PREFIX}… in the environment of the service.",
+        )
+    value = os.environ.get(variable)
+    if not value:
+        raise InvalidInput(
+            f"The environment variable {variable} is not set.",
+            remedy="Set it where the service runs, then restart the service.",
+        )
+    return value
+
+
+_OPENERS: dict[str, Callable[[Mapping[str, Any], Limits], Source]] = {
+    "folder": _folder,
+    "web": _web,
+    "database": _database,
+}

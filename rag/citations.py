@@ -1,0 +1,64 @@
+"""A model's reply with markers like [1] becomes clean sentences, each with the passages it points at."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rag.language import sentences
+
+# [1]  [1, 2]  [1][2]  [[1]]  【1】  [1-3] — what models really write
+_MARKER = re.compile(r"\s*(?:\[{1,2}|【)\s*(\d{1,3}(?:\s*[,，、;-]\s*\d{1,3})*)\s*(?:\]{1,2}|】)")
+_OPEN_MARKER = re.compile(r"\s*(?:\[|【)[^\]】]{0,20}$")
+_LIST_SIGN = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence of a reply and the numbers of the passages that it names, in order, each once."""
+
+    text: str
+    passages: tuple[int, ...]
+
+
+def claims(reply: str, *, finished: bool = True) -> list[Claim]:
+    """The sentences of a reply. While it is still being written, the last one is held back: it may get a marker yet."""
+    if not finished:
+        reply = _OPEN_MARKER.sub("", reply)
+    clean, markers = _without_markers(reply)
+    spans = [span for span in sentences(clean) if _says_something(clean[span[0] : span[1]])]
+    named: list[list[int]] = [[] for _ in spans]
+    for position, numbers in markers:
+        owners = [index for index, (start, _) in enumerate(spans) if start < position]
+        if owners:
+            named[owners[-1]].extend(numbers)
+    found = [
+        Claim(_LIST_SIGN.sub("", clean[start:end]), tuple(dict.fromkeys(numbers)))
+        for (start, end), numbers in zip(spans, named, strict=True)
+    ]
+    return found if finished else found[:-1]
+
+
+def _without_markers(reply: str) -> tuple[str, list[tuple[int, list[int]]]]:
+    parts: list[str] = []
+    markers: list[tuple[int, list[int]]] = []
+    length = last = 0
+    for match in _MARKER.finditer(reply):
+        parts.append(reply[last : match.start()])
+        length += match.start() - last
+        last = match.end()
+        markers.append((length, _numbers(match.group(1))))
+    parts.append(reply[last:])
+    return "".join(parts), markers
+
+
+def _numbers(inside: str) -> list[int]:
+    span = re.fullmatch(r"(\d+)\s*-\s*(\d+)", inside)
+    if span:
+        first, last = int(span[1]), int(span[2])
+        return list(range(first, last + 1)) if first <= last < first + 10 else [first, last]
+    return [int(number) for number in re.findall(r"\d+", inside)]
+
+
+def _says_something(text: str) -> bool:
+    return any(character.isalpha() or character.isdigit() for character in text)

@@ -1,0 +1,119 @@
+"""Question → candidates from both indexes → checked against the catalog → fused → Hits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from rag.catalog import knowledge, versions
+from rag.catalog.engine import Connection
+from rag.fusion import dense_weight, fuse
+from rag.knowledge import KnowledgeBase
+from rag.language import query_terms
+from rag.models import Collection, Hit
+from rag.ports import Vectors
+
+_CANDIDATES = 60  # per arm and collection, before the catalog's check
+_MOST_CANDIDATES = 2_000  # over-fetching stops doubling here
+
+# The two arms look at once. Both let go of Python's lock, and neither waits for the other.
+_arms = ThreadPoolExecutor(max_workers=8, thread_name_prefix="arm")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a question found, best first, and what is needed to judge and explain it.
+
+    `rarity` weighs each term of the question by how few chunks have it; `coverage` is the share of the question's
+    tokens that the embedder knows; `vector` is the question's.
+    """
+
+    hits: tuple[Hit, ...]
+    searched: dict[str, int]  # collection name → documents
+    rarity: dict[str, float]
+    coverage: float
+    vector: Vectors
+    timings_ms: dict[str, float]
+
+
+def retrieve(question: str, *, base: KnowledgeBase, collections: Sequence[Collection], k: int) -> Found:
+    """The k chunks that answer best to the question, all from one snapshot of the catalog."""
+    clock = _Clock()
+    vector = base.embedder.embed_query(question)
+    coverage = base.embedder.coverage(question)
+    clock.lap("embed")
+    terms = query_terms(question)
+    with base.caches.gate.look(), base.catalog.read() as snapshot:
+        hits: dict[int, Hit] = {}
+        for collection in collections:
+            hits |= _candidates(question, vector, snapshot=snapshot, base=base, collection=collection, wanted=k)
+        clock.lap("look_up")
+        searched = {item.name: knowledge.count_collection(snapshot, item).documents for item in collections}
+        rarity = _rarity(terms, base=base, collections=collections)
+    ranked = _ranked(hits, coverage=coverage)[:k]
+    clock.lap("fuse")
+    return Found(tuple(ranked), searched, rarity, coverage, vector, clock.laps_ms)
+
+
+def _candidates(
+    question: str, vector: Vectors, *, snapshot: Connection, base: KnowledgeBase, collection: Collection, wanted: int
+) -> dict[int, Hit]:
+    """Active hits of one collection. What the caches offer and the catalog does not know makes them be asked for more."""
+    k = max(_CANDIDATES, 2 * wanted)
+    while True:
+        pending = _arms.submit(base.caches.search_terms, collection.id, question, k=k)
+        by_vector = dict(base.caches.search_vectors(snapshot, collection.index_id, vector, k=k))
+        by_terms = dict(pending.result())
+        keys = by_vector.keys() | by_terms.keys()
+        # The cosine of what only the terms found is a look-up away, and fusion is fairer for knowing it.
+        by_vector |= _cosines(snapshot, sorted(keys - by_vector.keys()), vector)
+        arms = {key: _arms_of(key, by_vector, by_terms) for key in keys}
+        hits = versions.read_hits(snapshot, arms)
+        exhausted = len(by_vector) < k and len(by_terms) < k
+        if len(hits) >= min(wanted, len(keys)) or exhausted or k >= _MOST_CANDIDATES:
+            return hits
+        k *= 2
+
+
+def _arms_of(key: int, by_vector: dict[int, float], by_terms: dict[int, float]) -> dict[str, float]:
+    arms = {}
+    if key in by_vector:
+        arms["vectors"] = by_vector[key]
+    if key in by_terms:
+        arms["terms"] = by_terms[key]
+    return arms
+
+
+def _cosines(snapshot: Connection, keys: Sequence[int], vector: Vectors) -> dict[int, float]:
+    found, matrix = versions.vectors_of(snapshot, keys)
+    return dict(zip(found, (matrix @ vector).tolist(), strict=True)) if found else {}
+
+
+def _ranked(hits: dict[int, Hit], *, coverage: float) -> list[Hit]:
+    scores = fuse(
+        vectors={key: hit.arms["vectors"] for key, hit in hits.items() if "vectors" in hit.arms},
+        terms={key: hit.arms["terms"] for key, hit in hits.items() if "terms" in hit.arms},
+        dense=dense_weight(coverage),
+    )
+    # Equal scores keep the order of their keys, so that the same question always has the same answer.
+    ranked = sorted(hits.items(), key=lambda item: (-scores.get(item[0], 0.0), item[0]))
+    return [replace(hit, score=scores.get(key, 0.0)) for key, hit in ranked]
+
+
+def _rarity(terms: Sequence[str], *, base: KnowledgeBase, collections: Sequence[Collection]) -> dict[str, float]:
+    """A term is as common as it is in the collection that knows it best."""
+    lists = [base.caches.term_rarity(collection.id, terms) for collection in collections]
+    return {term: min(values) for term, values in zip(terms, zip(*lists, strict=True), strict=True)}
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_ms[name] = round((now - self._last) * 1000, 2)
+        self._last = now

@@ -1,0 +1,85 @@
+"""The one screen that chooses implementations. Settings come in here and go no further."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from rag.answer import Assistant
+from rag.caches import Caches
+from rag.catalog.engine import Catalog
+from rag.embedder import SentenceTransformerEmbedder
+from rag.errors import InvalidInput
+from rag.knowledge import KnowledgeBase
+from rag.llm import open_chat_model
+from rag.originals import Originals
+from rag.ports import ChatModel, Embedder, VectorIndex
+from rag.settings import Settings
+from rag.terms import TantivyIndex
+from rag.vectors import ChromaIndex, probe
+
+log = logging.getLogger(__name__)
+
+
+def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None) -> KnowledgeBase:
+    """The knowledge base in the data folder. The caller owns the folder (`rag.owner`). Quick: no model is loaded and
+    Chroma is not touched; `caches.attach_terms` and `caches.attach_vectors` come next."""
+    folder = settings.data_dir
+    catalog = Catalog(folder / "catalog.sqlite")
+    chroma_folder = folder / "chroma"
+    vectors: VectorIndex = (
+        ChromaIndex(url=settings.chroma_url) if settings.chroma_url else ChromaIndex(path=chroma_folder)
+    )
+    caches = Caches(
+        catalog,
+        vectors=vectors,
+        terms=TantivyIndex(path=folder / "terms"),
+        prepare_vectors=(lambda: None) if settings.chroma_url else (lambda: _set_torn_folder_aside(chroma_folder)),
+    )
+    return KnowledgeBase(
+        catalog=catalog,
+        caches=caches,
+        originals=Originals(folder / "originals"),
+        embedder=embedder or SentenceTransformerEmbedder(settings.embedder),
+    )
+
+
+def open_assistant(settings: Settings, base: KnowledgeBase) -> Assistant:
+    return Assistant(base, model=open_model(settings), max_tokens=settings.llm_max_tokens)
+
+
+def open_model(settings: Settings) -> ChatModel | None:
+    """The language model of the settings, not loaded or asked yet; None for `none`."""
+    spec = settings.llm.strip()
+    if spec in ("", "none"):
+        return None
+    if ":" not in spec:
+        raise InvalidInput(
+            f"ATTEST_LLM is “{spec}”, which names no provider.", remedy="Use none, openai:MODEL or transformers:PATH."
+        )
+    return open_chat_model(
+        spec,
+        base_url=settings.llm_base_url,
+        api_key=settings.llm_api_key.get_secret_value() if settings.llm_api_key else None,
+        window=settings.llm_window,
+        timeout_seconds=settings.llm_timeout_seconds,
+        retries=settings.llm_retries,
+    )
+
+
+def allowed_roots(settings: Settings) -> list[Path]:
+    """Folders that sources may lie under: those configured, else home and working folder where only this user can ask."""
+    if settings.allowed_roots is not None:
+        return [Path(part).expanduser() for part in settings.allowed_roots.split(":") if part.strip()]
+    if settings.is_loopback and settings.admin_key is None:
+        return [Path.home(), Path.cwd()]
+    return []
+
+
+def _set_torn_folder_aside(folder: Path) -> None:
+    """A kill while Chroma rewrote its files leaves a folder that hangs or crashes its reader. It is tried in a child."""
+    if folder.exists() and not probe(folder):
+        aside = folder.with_name(f"chroma-torn-{int(time.time())}")
+        log.warning("Chroma's folder is damaged. It is kept as %s, and the catalog rebuilds it.", aside.name)
+        folder.rename(aside)
