@@ -33,7 +33,7 @@ _GLUE, _WORD, _CLAUSE, _SENTENCE, _ITEM, _BLOCK, _SECTION, _HEADING = range(8)
 _HEADING_TOKENS: Final = 48  # most that title, section and table header may take from the window
 _SPECIAL_TOKENS: Final = 2
 _SLACK_TOKENS: Final = 4  # a joined text may have a token or two more than its parts
-_SMALLEST_SHARE: Final = 0.3  # of the limit: no cut nearer to another than this where it can be helped
+_SMALLEST_SHARE: Final = 0.25  # of the limit: no cut nearer to another than this where it can be helped
 _SMALL_SECTION_SHARE: Final = 0.2  # of the limit: a smaller section may share a piece with its neighbour
 _CHARACTERS_PER_TOKEN: Final = 20  # more than any script has; WordPiece counts a word of 10 MB as one token
 _HASHED_CHARACTERS: Final = 32
@@ -113,10 +113,12 @@ def _units(text: str, blocks: Sequence[Block]) -> list[_Unit]:
     for number, block in enumerate(blocks):
         if not text[block.start : block.end].strip():
             continue
-        rank = _GLUE if previous is None else _rank(previous, block)
-        for start in _starts(text, block):
+        for place, start in enumerate(_starts(text, block)):
+            if place > 0:
+                rank = _inner_rank(text, start, block)
+            else:
+                rank = _GLUE if previous is None else _rank(previous, block)
             begins.append((start, rank, number))
-            rank = _SENTENCE
         previous = block
     if not begins:
         begins = [(0, _GLUE, 0)]
@@ -137,6 +139,13 @@ def _rank(before: Block, after: Block) -> int:
     if before.section != after.section or is_other_table:
         return _SECTION
     return _ITEM if after.kind in ("list_item", "table_row") else _BLOCK
+
+
+def _inner_rank(text: str, start: int, block: Block) -> int:
+    """Of a border inside a block; in hard-wrapped text many a line ends in the middle of a sentence."""
+    last = text[max(block.start, start - 16) : start].rstrip()[-1:]
+    is_broken = block.kind != "code" and (last.isalnum() or last in "，,、")
+    return _CLAUSE if is_broken else _SENTENCE
 
 
 def _starts(text: str, block: Block) -> Iterator[int]:
@@ -178,9 +187,10 @@ def _fragment_ends(text: str) -> Iterator[int]:
     start = position = 0
     for atom in _atoms(text):
         position += len(atom)
-        is_clause = atom[-1] in _CLAUSE_ENDS
+        if text[position : position + 1].isspace():
+            continue  # white space goes with the words before it
         is_stop = crc32(atom.encode()) % 4 == 0 or position - start >= _FRAGMENT_CHARACTERS
-        if (is_clause or is_stop) and text[start:position].strip() and text[position : position + 1].strip():
+        if (is_stop or atom[-1] in _CLAUSE_ENDS) and text[start:position].strip():
             yield position
             start = position
     if start < len(text):
@@ -266,7 +276,7 @@ def _cuts(strengths: NDArray[np.uint64], offsets: NDArray[np.float64], limit: in
         start, end = stretches.pop()
         if offsets[end] - offsets[start] <= limit or end - start < 2:
             continue
-        cut = _strongest(strengths, offsets, start, end, limit * _SMALLEST_SHARE)
+        cut = _strongest(strengths, offsets, start, end, limit)
         cuts.append(cut)
         stretches += [(start, cut), (cut, end)]
     return sorted(cuts)
@@ -283,8 +293,9 @@ def _section_cuts(strengths: NDArray[np.uint64], offsets: NDArray[np.float64], s
     ]
 
 
-def _strongest(strengths: NDArray[np.uint64], offsets: NDArray[np.float64], start: int, end: int, margin: float) -> int:
+def _strongest(strengths: NDArray[np.uint64], offsets: NDArray[np.float64], start: int, end: int, limit: int) -> int:
     """The strongest border between two units; not too near to the ends, and not inside a sentence, where possible."""
+    margin = limit * _SMALLEST_SHARE
     for distance, least in (
         (margin, _SENTENCE),
         (margin / 2, _SENTENCE),
@@ -299,9 +310,11 @@ def _strongest(strengths: NDArray[np.uint64], offsets: NDArray[np.float64], star
         inside = strengths[low:high]
         best = inside.max()
         if int(best) >> 60 >= least:
+            # Equal ones have equal words on both sides: rows of a table that repeat. Filled from the front, they
+            # make equal pieces, which are embedded once.
             equal = low + np.flatnonzero(inside == best)
-            middle = (offsets[start] + offsets[end]) / 2
-            return int(equal[np.argmin(np.abs(offsets[equal] - middle))])
+            fitting = int(np.searchsorted(offsets[equal], offsets[start] + limit, side="right"))
+            return int(equal[max(fitting - 1, 0)])
     raise AssertionError("a stretch of two units has a border")
 
 
