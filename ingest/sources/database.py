@@ -7,27 +7,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest.sources.database_connection import Database, Stage
-from ingest.sources.database_tables import Column, Reading, Reference, TableChoice, chosen, label_columns, select_rows
+from ingest.sources.database_connection import Database, Snapshot, Stage
+from ingest.sources.database_rows import DatabaseRow
+from ingest.sources.database_select import select_rows
+from ingest.sources.database_shapes import Column, Reading, TableChoice, chosen, label_columns
 from ingest.sources.database_tables import readings as reflected_readings
-from ingest.sources.rows import (
-    DamagedText,
-    Field,
-    key_path,
-    key_text,
-    metadata_value,
-    readable,
-    reference_name,
-    row_parsed,
-    short_title,
-    value_text,
-)
 from rag.errors import InvalidInput
-from rag.models import Item, MetadataValue, Original, Parsed, Problem, Unlisted
+from rag.models import Item, Problem, Unlisted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -109,53 +98,51 @@ class DatabaseSource:
 
         Takes as long over a row as its reader does; the snapshot stays open meanwhile.
         """
-        with self._database.reading() as connection:
+        with self._database.reading() as snapshot:
             if self._query is not None:
-                yield from self._query_items(connection, self._query)
+                yield from self._table_items(*self._query_rows(snapshot, self._query))
                 return
-            for reading in self._readings(connection):
+            for reading in self._readings(snapshot):
                 limit = self._max_row_characters if self._database.dialect in _TRIED_DIALECTS else None
                 statement = select_rows(reading, most_characters=limit)
-                _, rows = self._stream(partial(self._streaming(connection).execute, statement))
+                _, rows = self._stream(snapshot, partial(self._streaming(snapshot).execute, statement))
                 yield from self._table_items(reading, rows)
 
     def check(self) -> list[str]:
         """The names of the tables that a sync would read; raises what a sync would raise before its first row."""
-        with self._database.reading() as connection:
+        with self._database.reading() as snapshot:
             if self._query is None:
-                return [reading.name for reading in self._readings(connection)]
-            return [self._query_rows(connection, self._query)[0].name]
+                return [reading.name for reading in self._readings(snapshot)]
+            return [self._query_rows(snapshot, self._query)[0].name]
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────
 
-    def _readings(self, connection: Connection) -> list[Reading]:
+    def _readings(self, snapshot: Snapshot) -> list[Reading]:
         def reflect() -> list[Reading]:
-            return reflected_readings(connection, self._choices, common=self._common, labels=self._labels)
+            return reflected_readings(snapshot.connection, self._choices, common=self._common, labels=self._labels)
 
         return self._database.ask("reflect", reflect)
 
-    def _query_items(self, connection: Connection, query: str) -> Iterator[Item | Unlisted]:
-        yield from self._table_items(*self._query_rows(connection, query))
-
-    def _query_rows(self, connection: Connection, query: str) -> tuple[Reading, Iterator[Sequence[Any]]]:
+    def _query_rows(self, snapshot: Snapshot, query: str) -> tuple[Reading, Iterator[Sequence[Any]]]:
         # As it is: without parameters neither a colon nor a percent sign means anything to SQLAlchemy or the driver.
         def start() -> Any:
-            return self._streaming(connection).execution_options(no_parameters=True).exec_driver_sql(query)
+            return self._streaming(snapshot).execution_options(no_parameters=True).exec_driver_sql(query)
 
-        names, rows = self._stream(start)
+        names, rows = self._stream(snapshot, start)
         columns = tuple(Column(name) for name in names)
         everything = tuple(name for name in names if name != self._common.updated_at)
         reading = chosen(Reading(self._common.name, columns, everything, key_is_unique=False), self._common)
         titles = reading.title_columns or label_columns(reading.name, columns)
         return replace(reading, title_columns=titles), rows
 
-    def _streaming(self, connection: Connection) -> Connection:
-        return connection.execution_options(stream_results=True, yield_per=self._batch_rows)
+    def _streaming(self, snapshot: Snapshot) -> Connection:
+        return snapshot.connection.execution_options(stream_results=True, yield_per=self._batch_rows)
 
-    def _stream(self, start: Callable[[], Any]) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    def _stream(self, snapshot: Snapshot, start: Callable[[], Any]) -> tuple[list[str], Iterator[Sequence[Any]]]:
         """The columns' names and the rows, fetched a batch at a time through a server-side cursor."""
         stage: Stage = "query" if self._query is not None else "read"
         result = self._database.ask(stage, start)
+        snapshot.results = [result]
         names = self._database.ask(stage, lambda: list(result.keys()))
 
         def rows() -> Iterator[Sequence[Any]]:
@@ -173,7 +160,7 @@ class DatabaseSource:
     def _table_items(self, reading: Reading, rows: Iterator[Sequence[Any]]) -> Iterator[Item | Unlisted]:
         seen: set[bytes] = set()  # only where nothing promises that keys are unique
         for values in rows:
-            row = _Row(reading, values)
+            row = DatabaseRow(reading, values)
             key, uri = row.key, f"{self._database.name}/{reading.name}/{row.path}"
             if not reading.key_is_unique or row.by_content:
                 digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=12).digest()
@@ -186,140 +173,6 @@ class DatabaseSource:
                 yield Unlisted(key, uri, _too_large(self._max_row_characters))
                 continue
             yield row.item(uri)
-
-
-class _Row:
-    """One row, named and put into words. Kept small: what an Item holds on to is its finished text."""
-
-    def __init__(self, reading: Reading, values: Sequence[Any]) -> None:
-        self._reading = reading
-        self._values = dict(zip((column.name for column in reading.columns), values, strict=False))
-        self._columns = {column.name: column for column in reading.columns}
-        rest = iter(values[len(reading.columns) :])
-        self._labels = {reference.columns: _label_text(reference, rest) for reference in reading.references}
-        key = [self._values[name] for name in reading.key]
-        kinds = [self._columns[name].kind for name in reading.key]
-        text = key_text(key, kinds) if key else None
-        self.by_content = text is None
-        self.path = self._content_hash()[:20] if text is None else key_path(key, kinds)
-        self.key = f"{reading.name}/{self.path}" if text is not None else f"{reading.name}/~{self.path}"
-        self._cited_as = f"{reading.name} / {text if text is not None else f'~{self.path[:8]}'}"
-        self._key_text = text
-
-    @property
-    def characters(self) -> int:
-        texts = (self._values[name] for name in self._reading.text_columns)
-        return sum(len(value) for value in texts if isinstance(value, str | bytes))
-
-    def item(self, uri: str) -> Item:
-        parsed = row_parsed(self._reading.name, self._cited_as, self.fields(), problems=self._problems())
-        title, metadata = self.title(), self.metadata()
-        digest = hashlib.sha256(
-            repr((parsed.text, title, sorted(metadata.items()))).encode("utf-8", "backslashreplace")
-        )
-        state = {"sha256": digest.hexdigest()}
-        if self._reading.updated_at:
-            state["updated_at"] = self._text(self._reading.updated_at)
-        name = f"{self._reading.name}-{self.path}.txt".replace("/", "-")
-        return Item(self.key, uri, state, _loader(parsed, name, title, metadata, state))
-
-    def fields(self) -> Iterator[Field]:
-        """The text columns in order; a foreign key once, as what it refers to."""
-        said: set[str] = set()
-        for name in self._reading.text_columns:
-            reference = self._reference(name)
-            if name in said:
-                continue
-            if reference is None:
-                yield Field(readable(name), self._text(name))
-            else:
-                said.update(reference.columns)
-                yield Field(_reference_field(reference), self._labels[reference.columns])
-
-    def title(self) -> str:
-        words = [self._text(name) for name in self._reading.title_columns]
-        label = _joined([word for word in words if word])
-        if not label and self._reading.references:
-            link = {name for reference in self._reading.references for name in reference.columns}
-            if link >= set(self._reading.key):  # a table that only links others is named by what it links
-                label = ", ".join(text for text in self._labels.values() if text)
-        own = self._key_text if self._key_text is not None else f"~{self.path[:8]}"
-        return short_title(f"{readable(self._reading.name)}: {label or own}")
-
-    def metadata(self) -> dict[str, MetadataValue]:
-        found: dict[str, MetadataValue] = {}
-        if self._reading.updated_at:
-            column = self._columns[self._reading.updated_at]
-            value = metadata_value(self._values[column.name], "moment")
-            found |= {"date": value} if value is not None else {}
-        for name in self._reading.metadata_columns:
-            reference, column = self._reference(name), self._columns[name]
-            value = metadata_value(self._values[name], column.kind, column.scale)
-            if reference is not None:
-                value = self._labels[reference.columns]
-            found |= {name: value} if value is not None else {}
-        return found
-
-    def _reference(self, column: str) -> Reference | None:
-        """The labelled reference that this column is shown by: its own before one that it is only a part of."""
-        found = [r for r in self._reading.references if column in r.columns and self._labels[r.columns]]
-        return min(found, key=lambda reference: len(reference.columns), default=None)
-
-    def _text(self, name: str) -> str:
-        column = self._columns[name]
-        return value_text(self._values[name], column.kind, column.scale)
-
-    def _problems(self) -> list[Problem]:
-        damaged = [name for name in self._reading.text_columns if isinstance(self._values[name], DamagedText)]
-        return [
-            Problem(
-                "undecodable-text",
-                f"The text of column {name!r} is not UTF-8; what could not be read stands as U+FFFD.",
-                "Store the column as UTF-8.",
-            )
-            for name in damaged
-        ]
-
-    def _content_hash(self) -> str:
-        said = [(field.name, field.text) for field in self.fields()]
-        return hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _loader(
-    parsed: Parsed, name: str, title: str, metadata: Mapping[str, MetadataValue], state: Mapping[str, str]
-) -> Callable[[], Original]:
-    def load() -> Original:
-        data = parsed.text.encode()
-        return Original(data, name, "text/plain", title=title, metadata=metadata, state=state, parsed=parsed)
-
-    return load
-
-
-def _label_text(reference: Reference, values: Iterator[Any]) -> str:
-    """The label of the referred row and, in brackets, of the one that it belongs to; empty where it has none."""
-    own = list(islice(values, len(reference.labels)))
-    words = [value_text(value, column.kind, column.scale) for column, value in zip(reference.labels, own, strict=True)]
-    label = " ".join(_joined([word for word in words if word]).split())[:200]
-    beyond = _label_text(reference.beyond, values) if reference.beyond else ""
-    if label and beyond and reference.beyond:
-        return f"{label} ({_reference_field(reference.beyond)}: {beyond})"
-    return label
-
-
-def _joined(words: Sequence[str]) -> str:
-    """Han names stand together (王小明), others apart (Jane Peacock)."""
-    han = all("\u3400" <= character <= "\u9fff" for word in words for character in word)
-    return ("" if han else " ").join(words)
-
-
-def _reference_field(reference: Reference) -> str:
-    if len(reference.columns) > 1:
-        return readable(reference.table)
-    column = reference.columns[0]
-    compact = column.casefold().replace("_", "")
-    if compact == f"{reference.table.casefold().replace('_', '')}id":  # `customerid` of PostgreSQL, which folds names
-        return readable(reference.table)
-    return reference_name(column) or readable(reference.table)
 
 
 def _too_large(limit: int) -> Problem:

@@ -6,37 +6,34 @@ address into their messages, and a chained exception would carry them into a log
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
-from urllib.parse import quote, quote_plus, unquote
 
+from ingest.sources.database_url import URL_REMEDY, parsed_url, secrets_of, sqlite_path
 from ingest.sources.rows import DamagedText
-from rag.errors import AttestError, InvalidInput, NotAllowed, SourceError
+from rag.errors import AttestError, InvalidInput, SourceError
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy import Connection, CursorResult, Engine
 
 Result = TypeVar("Result")
 Stage = Literal["connect", "reflect", "query", "read"]
 
-_DRIVERS = {
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mysql+pymysql",
-    "mariadb+pymysql": "mysql+pymysql",
-}
-_URL_REMEDY = (
-    "Write it as postgresql://user:password@host:5432/database, mysql://user:password@host:3306/database or "
-    "sqlite:///path/to/file.sqlite, with special characters of the password percent-encoded (@ is %40, / is %2F)."
-)
 # The server waits this long for us to take the next rows: documents may be embedded between two fetches.
 _PATIENCE_WITH_US_SECONDS = 86_400
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A connection in its read-only transaction, and the results that are still open on it."""
+
+    connection: Connection
+    results: list[CursorResult[Any]] = field(default_factory=list)
 
 
 class Database:
@@ -52,15 +49,15 @@ class Database:
     ) -> None:
         if statement_timeout_seconds <= 0 or connect_timeout_seconds <= 0:
             raise InvalidInput("The time limits of a database source must be positive numbers of seconds.")
-        self._url = _parsed_url(url)
-        self._secrets = _secrets_of(self._url)
+        self._url = parsed_url(url)
+        self._secrets = secrets_of(self._url)
         self._statement_timeout_seconds = statement_timeout_seconds
         self._connect_timeout_seconds = connect_timeout_seconds
         self._sqlite_path = None
         if self._url.get_backend_name() == "sqlite":
-            self._sqlite_path = _sqlite_path(self._url, allowed_roots)
+            self._sqlite_path = sqlite_path(self._url, allowed_roots)
         elif self._url.get_backend_name() == "mysql" and not self._url.database:
-            raise InvalidInput("The database URL names no database.", remedy=_URL_REMEDY)
+            raise InvalidInput("The database URL names no database.", remedy=URL_REMEDY)
         self._deadline = float("inf")
         self._engine = self.ask("connect", self._make_engine)
 
@@ -76,16 +73,21 @@ class Database:
         return self._engine.dialect.name
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Snapshot]:
         """A connection inside one read-only transaction that sees one state of all tables."""
         connection = self.ask("connect", self._engine.connect)
+        driver_connection = connection.connection.dbapi_connection
+        snapshot = Snapshot(connection)
         try:
             self.ask("connect", lambda: self._begin(connection))
-            yield connection
+            yield snapshot
         finally:
-            # Closing politely would make PyMySQL read the rest of a half-read table; nothing was written, so hang up.
-            self.ask("connect", connection.invalidate)
-            self.ask("connect", connection.close)
+            # Nothing was written, so hang up: closing politely would first read a half-read table to its end.
+            _forget_unread_rows(driver_connection)
+            for result in snapshot.results:
+                self.ask("read", result.close)
+            self.ask("read", connection.invalidate)
+            self.ask("read", connection.close)
 
     def ask(self, stage: Stage, call: Callable[[], Result]) -> Result:
         """The call's result; whatever its driver raises becomes an error of ours with the credentials taken out."""
@@ -177,7 +179,7 @@ class Database:
         from sqlalchemy.exc import DBAPIError
 
         original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        cause = self._redacted(" ".join(str(original).split()))[:400].rstrip(". ")
+        cause = self._secrets.redacted(" ".join(str(original).split()))[:400].rstrip(". ")
         cause = f": {cause}." if cause else f" ({type(original).__name__})."
         database = f"the database {self.name}" if hasattr(self, "_engine") else "the database"
         if stage == "connect":
@@ -194,45 +196,6 @@ class Database:
             remedy="Nothing is deleted because of it. Check the server and the user's rights, and sync again.",
         )
 
-    def _redacted(self, text: str) -> str:
-        """The text without user, password and address; nothing of it where the password is too short to be found."""
-        if any(len(secret) < 3 for secret in self._secrets.passwords if secret):
-            return ""
-        text = re.sub(r"[\w+.-]+://\S+", "[address]", text)
-        for secret in self._secrets.passwords:
-            text = text.replace(secret, "***")
-        for user in self._secrets.users:
-            text = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", "***", text)
-        return text
-
-
-class _Secrets:
-    """What must not be said, in each spelling it may have: as typed, percent-encoded, as a driver quotes it."""
-
-    __slots__ = ("passwords", "users")
-
-    def __init__(self, passwords: Sequence[str], users: Sequence[str]) -> None:
-        self.passwords = _spellings(passwords)
-        self.users = _spellings(users)
-
-
-def _spellings(words: Sequence[str]) -> list[str]:
-    found = set()
-    for word in words:
-        forms = {word, unquote(word), quote(word), quote(word, safe=""), quote_plus(word), repr(word)[1:-1]}
-        found |= forms | {form.replace("'", "''") for form in forms} | {form.lower() for form in forms}
-    return sorted(found - {""}, key=len, reverse=True)
-
-
-def _secrets_of(url: URL) -> _Secrets:
-    in_query = [
-        value
-        for name, values in url.query.items()
-        if re.search(r"pass|pwd|secret|token|key|user", name, re.IGNORECASE)
-        for value in ([values] if isinstance(values, str) else values)
-    ]
-    return _Secrets([str(url.password or ""), *in_query], [url.username or ""])
-
 
 def _is_outage(error: Exception, message: str) -> bool:
     """Whether a refused query is the server's trouble rather than the query's."""
@@ -244,42 +207,6 @@ def _is_outage(error: Exception, message: str) -> bool:
     state = getattr(error.orig, "sqlstate", None) or ""
     code = error.orig.args[0] if error.orig is not None and error.orig.args else None
     return state[:2] in ("08", "53", "57") or code in (1969, 2006, 2013, 3024) or message in ("interrupted",)
-
-
-# ── what a URL says ───────────────────────────────────────────────────────────────────────────
-
-
-def _parsed_url(text: str) -> URL:
-    url = _url_or_none(text)
-    # "p@ss" written as it is ends up in the host's name, and the host is named in messages.
-    if url is None or (url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}"):
-        raise InvalidInput("The database URL cannot be read.", remedy=_URL_REMEDY)
-    return url
-
-
-def _url_or_none(text: str) -> URL | None:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        url = make_url(text.strip())
-    except (ArgumentError, ValueError):  # their words quote parts of the URL
-        return None
-    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
-
-
-def _sqlite_path(url: URL, allowed_roots: Sequence[Path] | None) -> Path:
-    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise InvalidInput("The SQLite URL names no file.", remedy="Write it as sqlite:///path/to/file.sqlite.")
-    path = Path(url.database).expanduser().resolve()
-    if allowed_roots is not None and not any(path.is_relative_to(root.resolve()) for root in allowed_roots):
-        raise NotAllowed(
-            f"The database file {path} lies outside of the folders that sources may use.",
-            remedy="Add its folder to ATTEST_ALLOWED_ROOTS.",
-        )
-    if not path.is_file():
-        raise InvalidInput(f"There is no database file {path}.", remedy="Check the path in the database URL.")
-    return path
 
 
 # ── what drivers need ─────────────────────────────────────────────────────────────────────────
@@ -299,3 +226,10 @@ def _keep_moments_as_text(connection: Connection) -> None:
     from ingest.sources.database_psycopg import register_stamps
 
     register_stamps(connection.connection.dbapi_connection)
+
+
+def _forget_unread_rows(driver_connection: Any) -> None:
+    """PyMySQL reads what is left of a result when that is closed or collected, and fails where the socket is gone."""
+    result = getattr(driver_connection, "_result", None)
+    if result is not None and hasattr(result, "unbuffered_active"):
+        result.unbuffered_active, result.has_next = False, None

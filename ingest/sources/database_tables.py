@@ -2,81 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ingest.sources.rows import ColumnKind
-from rag.errors import InvalidInput
+from ingest.sources.database_shapes import (
+    Column,
+    Reading,
+    Reference,
+    TableChoice,
+    chosen,
+    display_name,
+    label_columns,
+    unknown_name,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Inspector, Select
+    from sqlalchemy import Connection, Inspector
 
-# What a column that names its row is called, best first; compared without case, blanks and underscores.
-_LABEL_NAMES = (
-    *("name", "fullname", "displayname", "名称", "名稱", "姓名", "名字", "全名"),
-    *("title", "标题", "標題", "题名", "label", "caption", "subject", "headline", "主题"),
-)
-_FIRST_NAMES = ("firstname", "givenname", "forename", "名")
-_LAST_NAMES = ("lastname", "surname", "familyname", "姓")
-_LABEL_ENDINGS = ("name", "名称", "名稱", "名字", "姓名", "名", "title", "标题")
-_LAST_RESORTS = ("username", "login", "email", "code", "slug", "代码", "编码")
 _SYSTEM_SCHEMAS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
 _OWN_TABLES = frozenset({"alembic_version", "django_migrations", "schema_migrations"})
-
-
-@dataclass(frozen=True, slots=True)
-class TableChoice:
-    """What the owner says about one table, or about the query; None and () leave it to reflection."""
-
-    name: str
-    key: tuple[str, ...] = ()
-    text_columns: tuple[str, ...] | None = None
-    metadata_columns: tuple[str, ...] = ()
-    title_columns: tuple[str, ...] = ()
-    updated_at: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    name: str
-    kind: ColumnKind = "other"
-    scale: int | None = None
-    bounded: bool = True  # False: its text may be of any length
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A foreign key whose row can be named: its own columns, the referred table, and that table's label columns."""
-
-    columns: tuple[str, ...]
-    schema: str | None
-    table: str
-    referred_columns: tuple[str, ...]
-    labels: tuple[Column, ...]
-    beyond: Reference | None = None  # Track → Album → Artist: the one table that the referred one belongs to
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How the rows of one table (or of the query) are read. Without a key, a row is known by its content."""
-
-    name: str
-    columns: tuple[Column, ...]
-    text_columns: tuple[str, ...]
-    key: tuple[str, ...] = ()
-    metadata_columns: tuple[str, ...] = ()
-    title_columns: tuple[str, ...] = ()
-    updated_at: str | None = None
-    schema: str | None = None
-    table: str = ""
-    references: tuple[Reference, ...] = ()
-    key_is_unique: bool = True
-
-    def column(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
 
 
 # ── which tables ──────────────────────────────────────────────────────────────────────────────
@@ -137,16 +83,7 @@ def _check_common(common: TableChoice, found: Sequence[Reading]) -> None:
     names = (*common.key, *(common.text_columns or ()), *common.metadata_columns, *common.title_columns)
     for name in (*names, *([common.updated_at] if common.updated_at else [])):
         if name not in there:
-            raise _unknown("None of the tables has a column", name, there)
-
-
-def _unknown(what: str, name: str, there: set[str]) -> InvalidInput:
-    near = difflib.get_close_matches(name, sorted(there), n=3, cutoff=0.5)
-    near += [other for other in sorted(there) if other.casefold() == name.casefold() and other not in near]
-    remedy = (
-        f"Did you mean {' or '.join(near)}?" if near else f"There is: {', '.join(sorted(there)[:20]) or 'nothing'}."
-    )
-    return InvalidInput(f"{what} {name!r}.", remedy=remedy)
+            raise unknown_name("None of the tables has a column", name, there)
 
 
 # ── one table ─────────────────────────────────────────────────────────────────────────────────
@@ -179,7 +116,7 @@ class _Catalog:
             if self._inspector.has_table(place[1], schema=place[0]):
                 return None if place[0] == self._default_schema else place[0], place[1]
         there = {display_name(schema, table) for schema, table in self.all_tables()}
-        raise _unknown("There is no table or view", name, there | set(self._inspector.get_view_names()))
+        raise unknown_name("There is no table or view", name, there | set(self._inspector.get_view_names()))
 
     def columns(self, schema: str | None, table: str) -> tuple[Column, ...]:
         place = (schema, table)
@@ -217,7 +154,7 @@ class _Catalog:
             there = {column.name for column in self.columns(*self.find(name))}
             for column in columns:
                 if column not in there:
-                    raise _unknown(f"The label of table {name!r} names a column that is not there:", column, there)
+                    raise unknown_name(f"The label of table {name!r} names a column that is not there:", column, there)
 
     def _schemas(self) -> list[str | None]:
         if self._dialect != "postgresql":
@@ -327,7 +264,8 @@ def _column(name: str, sql_type: Any, dialect: str) -> Column:
     if isinstance(sql_type, types.Enum):
         return Column(name, "text")
     if isinstance(sql_type, types.String):
-        return Column(name, "text", bounded=sql_type.length is not None and dialect != "sqlite")
+        # SQLite's substr() ends a text at its first NUL, and nothing travels over a network there.
+        return Column(name, "text", bounded=sql_type.length is not None or dialect == "sqlite")
     if isinstance(sql_type, types.Boolean) or _is_small_flag(sql_type):
         return Column(name, "yes_no")  # MySQL's BOOLEAN is TINYINT(1)
     if isinstance(sql_type, types.Float):
@@ -347,105 +285,3 @@ def _column(name: str, sql_type: Any, dialect: str) -> Column:
 
 def _is_small_flag(sql_type: Any) -> bool:
     return sql_type.__visit_name__ == "TINYINT" and getattr(sql_type, "display_width", None) == 1
-
-
-# ── names ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def display_name(schema: str | None, table: str) -> str:
-    return f"{schema}.{table}" if schema else table
-
-
-def chosen(reading: Reading, choice: TableChoice) -> Reading:
-    """The reading with the owner's columns in it; a column that is not there is an error that names the near ones."""
-    there = {column.name for column in reading.columns}
-    texts = choice.text_columns if choice.text_columns is not None else reading.text_columns
-    updated_at = [choice.updated_at] if choice.updated_at else []
-    for name in (*choice.key, *texts, *choice.metadata_columns, *choice.title_columns, *updated_at):
-        if name not in there:
-            raise _unknown(f"{reading.name} has no column", name, there)
-    return replace(
-        reading,
-        text_columns=texts,
-        key=choice.key,
-        metadata_columns=choice.metadata_columns,
-        title_columns=choice.title_columns,
-        updated_at=choice.updated_at,
-    )
-
-
-def label_columns(table: str, columns: Sequence[Column]) -> tuple[str, ...]:
-    """The columns that name a row: `name`, first and last name, `title`, 名称 …; else the only text; else ()."""
-    plain = {column.name: _plain(column.name) for column in columns if column.kind in ("text", "other")}
-    by_plain = {short: name for name, short in reversed(plain.items())}
-    for wanted in _LABEL_NAMES[:8]:
-        if wanted in by_plain:
-            return (by_plain[wanted],)
-    first = next((by_plain[name] for name in _FIRST_NAMES if name in by_plain), None)
-    last = next((by_plain[name] for name in _LAST_NAMES if name in by_plain), None)
-    if first is not None and last is not None:
-        return (last, first) if _plain(last) == "姓" else (first, last)
-    own = tuple(f"{_plain(table)}{ending}" for ending in _LABEL_ENDINGS)
-    for wanted in (*own, *_LABEL_NAMES[8:]):
-        if wanted in by_plain:
-            return (by_plain[wanted],)
-    ends = [name for ending in _LABEL_ENDINGS for name, short in plain.items() if short.endswith(ending)]
-    resorts = [by_plain[name] for name in _LAST_RESORTS if name in by_plain]
-    texts = [column.name for column in columns if column.kind == "text"]
-    return tuple((ends + resorts + (texts if len(texts) == 1 else []))[:1])
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", "").replace(" ", "").replace("-", "")
-
-
-# ── the SELECT ────────────────────────────────────────────────────────────────────────────────
-
-
-def select_rows(reading: Reading, *, most_characters: int | None) -> Select[Any]:
-    """One statement for the whole table: its columns in order, then the label columns of each reference.
-
-    LEFT JOINs rather than a map held in memory: a label is as fresh as the row, and a referred table may be large.
-    Columns carry no type, so that values come as the driver has them and one odd value spoils no row but its own.
-    """
-    import sqlalchemy as sa
-
-    base = _aliased(reading.schema, reading.table, [column.name for column in reading.columns], "base")
-    selected = [_selected(base, column, most_characters) for column in reading.columns]
-    source: Any = base
-    for number, reference in enumerate(reading.references):
-        here, depth = base, 0
-        step: Reference | None = reference
-        while step is not None:
-            needed = {*step.referred_columns, *(c.name for c in step.labels)}
-            needed |= set(step.beyond.columns) if step.beyond else set()
-            there = _aliased(step.schema, step.table, sorted(needed), f"ref_{number}_{depth}")
-            pairs = zip(step.columns, step.referred_columns, strict=True)
-            matches = sa.and_(*(here.c[own] == there.c[other] for own, other in pairs))
-            source = source.outerjoin(there, matches)
-            selected += [_selected(there, column, most_characters) for column in step.labels]
-            here, step, depth = there, step.beyond, depth + 1
-    labelled = [column.label(f"c{number}") for number, column in enumerate(selected)]
-    return sa.select(*labelled).select_from(source)
-
-
-def _aliased(schema: str | None, table: str, columns: Sequence[str], alias: str) -> Any:
-    import sqlalchemy as sa
-
-    return sa.table(table, *(sa.column(name) for name in columns), schema=schema).alias(alias)
-
-
-def _selected(table: Any, column: Column, most_characters: int | None) -> Any:
-    """A picture is worth its size only, and no more of a text is fetched than shows that it is too long.
-
-    Without a limit (a dialect whose functions we have not tried) both come whole.
-    """
-    import sqlalchemy as sa
-
-    if most_characters is None:
-        return table.c[column.name]
-    if column.kind == "binary":
-        return sa.func.length(table.c[column.name])
-    if column.kind == "text" and not column.bounded:
-        return sa.func.substr(table.c[column.name], 1, most_characters + 1)
-    return table.c[column.name]

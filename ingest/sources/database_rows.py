@@ -1,0 +1,157 @@
+"""One row of a reading, put into words: key, title, fields, metadata, and the Item that offers them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from ingest.sources.database_shapes import Reading, Reference
+from ingest.sources.rows import (
+    DamagedText,
+    Field,
+    key_path,
+    key_text,
+    metadata_value,
+    readable,
+    reference_name,
+    row_parsed,
+    short_title,
+    value_text,
+)
+from rag.models import Item, MetadataValue, Original, Parsed, Problem
+
+
+class DatabaseRow:
+    """One row, named and put into words. Kept small: what an Item holds on to is its finished text."""
+
+    def __init__(self, reading: Reading, values: Sequence[Any]) -> None:
+        self._reading = reading
+        self._values = dict(zip((column.name for column in reading.columns), values, strict=False))
+        self._columns = {column.name: column for column in reading.columns}
+        rest = iter(values[len(reading.columns) :])
+        self._labels = {reference.columns: _label_text(reference, rest) for reference in reading.references}
+        key = [self._values[name] for name in reading.key]
+        kinds = [self._columns[name].kind for name in reading.key]
+        text = key_text(key, kinds) if key else None
+        self.by_content = text is None
+        self.path = self._content_hash()[:20] if text is None else key_path(key, kinds)
+        self.key = f"{reading.name}/{self.path}" if text is not None else f"{reading.name}/~{self.path}"
+        self._cited_as = f"{reading.name} / {text if text is not None else f'~{self.path[:8]}'}"
+        self._key_text = text
+
+    @property
+    def characters(self) -> int:
+        texts = (self._values[name] for name in self._reading.text_columns)
+        return sum(len(value) for value in texts if isinstance(value, str | bytes))
+
+    def item(self, uri: str) -> Item:
+        parsed = row_parsed(self._reading.name, self._cited_as, self.fields(), problems=self._problems())
+        title, metadata = self.title(), self.metadata()
+        digest = hashlib.sha256(
+            repr((parsed.text, title, sorted(metadata.items()))).encode("utf-8", "backslashreplace")
+        )
+        state = {"sha256": digest.hexdigest()}
+        if self._reading.updated_at:
+            state["updated_at"] = self._text(self._reading.updated_at)
+        name = f"{self._reading.name}-{self.path}.txt".replace("/", "-")
+        return Item(self.key, uri, state, _loader(parsed, name, title, metadata, state))
+
+    def fields(self) -> Iterator[Field]:
+        """The text columns in order; a foreign key once, as what it refers to."""
+        said: set[str] = set()
+        for name in self._reading.text_columns:
+            reference = self._reference(name)
+            if name in said:
+                continue
+            if reference is None:
+                yield Field(readable(name), self._text(name))
+            else:
+                said.update(reference.columns)
+                yield Field(_reference_field(reference), self._labels[reference.columns])
+
+    def title(self) -> str:
+        words = [self._text(name) for name in self._reading.title_columns]
+        label = _joined([word for word in words if word])
+        if not label and self._reading.references:
+            link = {name for reference in self._reading.references for name in reference.columns}
+            if link >= set(self._reading.key):  # a table that only links others is named by what it links
+                label = ", ".join(text for text in self._labels.values() if text)
+        own = self._key_text if self._key_text is not None else f"~{self.path[:8]}"
+        return short_title(f"{readable(self._reading.name)}: {label or own}")
+
+    def metadata(self) -> dict[str, MetadataValue]:
+        found: dict[str, MetadataValue] = {}
+        if self._reading.updated_at:
+            column = self._columns[self._reading.updated_at]
+            value = metadata_value(self._values[column.name], "moment")
+            found |= {"date": value} if value is not None else {}
+        for name in self._reading.metadata_columns:
+            reference, column = self._reference(name), self._columns[name]
+            value = metadata_value(self._values[name], column.kind, column.scale)
+            if reference is not None:
+                value = self._labels[reference.columns]
+            found |= {name: value} if value is not None else {}
+        return found
+
+    def _reference(self, column: str) -> Reference | None:
+        """The labelled reference that this column is shown by: its own before one that it is only a part of."""
+        found = [r for r in self._reading.references if column in r.columns and self._labels[r.columns]]
+        return min(found, key=lambda reference: len(reference.columns), default=None)
+
+    def _text(self, name: str) -> str:
+        column = self._columns[name]
+        return value_text(self._values[name], column.kind, column.scale)
+
+    def _problems(self) -> list[Problem]:
+        damaged = [name for name in self._reading.text_columns if isinstance(self._values[name], DamagedText)]
+        return [
+            Problem(
+                "undecodable-text",
+                f"The text of column {name!r} is not UTF-8; what could not be read stands as U+FFFD.",
+                "Store the column as UTF-8.",
+            )
+            for name in damaged
+        ]
+
+    def _content_hash(self) -> str:
+        said = [(field.name, field.text) for field in self.fields()]
+        return hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _loader(
+    parsed: Parsed, name: str, title: str, metadata: Mapping[str, MetadataValue], state: Mapping[str, str]
+) -> Callable[[], Original]:
+    def load() -> Original:
+        data = parsed.text.encode()
+        return Original(data, name, "text/plain", title=title, metadata=metadata, state=state, parsed=parsed)
+
+    return load
+
+
+def _label_text(reference: Reference, values: Iterator[Any]) -> str:
+    """The label of the referred row and, in brackets, of the one that it belongs to; empty where it has none."""
+    own = list(islice(values, len(reference.labels)))
+    words = [value_text(value, column.kind, column.scale) for column, value in zip(reference.labels, own, strict=True)]
+    label = " ".join(_joined([word for word in words if word]).split())[:200]
+    beyond = _label_text(reference.beyond, values) if reference.beyond else ""
+    if label and beyond and reference.beyond:
+        return f"{label} ({_reference_field(reference.beyond)}: {beyond})"
+    return label
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Han names stand together (王小明), others apart (Jane Peacock)."""
+    han = all("\u3400" <= character <= "\u9fff" for word in words for character in word)
+    return ("" if han else " ").join(words)
+
+
+def _reference_field(reference: Reference) -> str:
+    if len(reference.columns) > 1:
+        return readable(reference.table)
+    column = reference.columns[0]
+    compact = column.casefold().replace("_", "")
+    if compact == f"{reference.table.casefold().replace('_', '')}id":  # `customerid` of PostgreSQL, which folds names
+        return readable(reference.table)
+    return reference_name(column) or readable(reference.table)

@@ -1,0 +1,473 @@
+"""Rows of SQLite databases as documents, and what the database source refuses."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.sources.database import DatabaseSource
+from ingest.sources.rows import Field, key_path, metadata_value, readable, reference_name, row_parsed, value_text
+from rag.errors import AttestError, InvalidInput, NotAllowed, SourceError
+from rag.models import Item, Original, Unlisted
+
+SHOP = """
+CREATE TABLE maker (id INTEGER PRIMARY KEY, name TEXT, country TEXT);
+CREATE TABLE product (
+    product_id INTEGER PRIMARY KEY, title VARCHAR(80), maker_id INTEGER NOT NULL REFERENCES maker,
+    price NUMERIC(10,4), added DATETIME, description TEXT, picture BLOB, in_stock BOOLEAN, 备注 TEXT);
+CREATE TABLE staff (
+    id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT, title TEXT, reports_to INTEGER REFERENCES staff);
+CREATE TABLE review (id INTEGER PRIMARY KEY, ProductId INTEGER REFERENCES product (product_id), stars INTEGER);
+CREATE TABLE product_tag (
+    product_id INTEGER REFERENCES product, tag_id INTEGER REFERENCES tag, PRIMARY KEY (product_id, tag_id));
+CREATE TABLE tag (id INTEGER PRIMARY KEY, label TEXT);
+INSERT INTO maker VALUES (1, 'Kepler Labs', 'France');
+INSERT INTO product VALUES (7, 'Star map', 1, 12.5, '2024-05-01 00:00:00', NULL, x'00ff', 1, '限量');
+INSERT INTO staff VALUES (1, 'Ada', 'Moreau', 'Manager', NULL), (2, 'Bo', 'Lind', 'Clerk', 1);
+INSERT INTO review VALUES (3, 7, 5);
+INSERT INTO tag VALUES (4, 'sky');
+INSERT INTO product_tag VALUES (7, 4);
+"""
+
+
+def make(path: Path, script: str) -> str:
+    connection = sqlite3.connect(path)
+    connection.executescript(script)
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> str:
+    return make(tmp_path / "shop.sqlite", SHOP)
+
+
+def listed(url: str, **options: Any) -> list[Item | Unlisted]:
+    return list(DatabaseSource(url=url, **options).items({}))
+
+
+def originals(url: str, **options: Any) -> dict[str, Original]:
+    return {entry.key: entry.load() for entry in listed(url, **options) if isinstance(entry, Item)}
+
+
+def texts(url: str, **options: Any) -> dict[str, str]:
+    return {key: original.data.decode() for key, original in originals(url, **options).items()}
+
+
+# ── a row's text ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_row_reads_as_one_line_per_column(shop: str) -> None:
+    original = originals(shop)["product/7"]
+    assert original.data.decode() == (
+        "Product id: 7\nTitle: Star map\nMaker: Kepler Labs\nPrice: 12.5\nAdded: 2024-05-01\n"
+        "Picture: [binary data, 2 bytes]\nIn stock: yes\n备注: 限量"
+    )
+    assert original.title == "Product: Star map"
+    assert original.media_type == "text/plain"
+    assert original.parsed is not None
+    assert {block.row for block in original.parsed.blocks} == {"product / 7"}
+    assert {block.section for block in original.parsed.blocks} == {("product",)}
+
+
+def test_foreign_keys_read_as_labels_and_their_owners(shop: str) -> None:
+    found = originals(shop)
+    assert found["review/3"].data.decode() == "Id: 3\nProduct: Star map (Maker: Kepler Labs)\nStars: 5"
+    assert found["staff/2"].data.decode().endswith("Title: Clerk\nReports to: Ada Moreau")
+    assert found["staff/2"].title == "Staff: Bo Lind"
+    assert found["review/3"].title == "Review: 3"
+    link = found["product_tag/7,4"]
+    assert link.data.decode() == "Product: Star map (Maker: Kepler Labs)\nTag: sky"
+    assert link.title == "Product tag: Star map (Maker: Kepler Labs), sky"
+    assert link.parsed is not None
+    assert link.parsed.blocks[0].row == "product_tag / 7, 4"
+
+
+def test_labels_can_be_chosen_and_switched_off(shop: str) -> None:
+    found = texts(shop, tables=["review", "product"], labels={"maker": ["name", "country"], "product": []})
+    assert found["review/3"] == "Id: 3\nProduct Id: 7\nStars: 5"
+    assert "Maker: Kepler Labs France" in found["product/7"]
+    with pytest.raises(InvalidInput, match="Did you mean country"):
+        texts(shop, labels={"maker": "contry"})
+    with pytest.raises(InvalidInput, match="'makers'"):
+        texts(shop, labels={"makers": "name"})
+
+
+def test_long_text_stands_as_paragraphs_under_its_column(tmp_path: Path) -> None:
+    story = "First paragraph of it. " * 12
+    url = make(tmp_path / "a.db", "CREATE TABLE post (id INTEGER PRIMARY KEY, body TEXT, tag TEXT)")
+    connection = sqlite3.connect(tmp_path / "a.db")
+    connection.execute("INSERT INTO post VALUES (1, ?, 'x')", (f"{story}\r\n\r\n  Second\x00 one.  \n",))
+    connection.commit()
+    connection.close()
+    parsed = originals(url)["post/1"].parsed
+    assert parsed is not None
+    assert parsed.text == f"Id: 1\nTag: x\n\nBody\n{story.strip()}\n\nSecond\ufffd one."
+    assert [(block.kind, block.section) for block in parsed.blocks] == [
+        ("table_row", ("post",)),
+        ("table_row", ("post",)),
+        ("heading", ("post", "Body")),
+        ("paragraph", ("post", "Body")),
+        ("paragraph", ("post", "Body")),
+    ]
+
+
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=8), st.text(max_size=400)), max_size=6))
+def test_blocks_lie_exactly_in_the_text(values: list[tuple[str, str]]) -> None:
+    """In order, without overlap, nothing but white space between them, none empty."""
+    parsed = row_parsed("t", "t / 1", [Field(f"c{name.strip()}", text) for name, text in values])
+    end = 0
+    for block in parsed.blocks:
+        assert not parsed.text[end : block.start].strip()
+        assert parsed.text[block.start : block.end].strip()
+        end = block.end
+    assert not parsed.text[end:].strip()
+    assert parsed.status == ("ok" if parsed.text else "empty")
+    parsed.text.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        (Decimal("0.9900"), "decimal", "0.99"),
+        (Decimal("1E+3"), "decimal", "1000"),
+        (Decimal("NaN"), "decimal", "NaN"),
+        (Decimal("-0.00"), "decimal", "0"),
+        (0.1 + 0.2, "number", "0.30000000000000004"),
+        (5.0, "number", "5"),
+        (1e300, "number", "1e+300"),
+        (float("inf"), "number", "inf"),
+        (10**30, "number", str(10**30)),
+        (True, "other", "yes"),
+        (0, "yes_no", "no"),
+        (3, "yes_no", "3"),
+        (datetime(2024, 1, 2), "moment", "2024-01-02"),
+        (datetime(2024, 1, 2, 3, 4, 5, 600_000), "moment", "2024-01-02 03:04:05.6"),
+        ("2024-01-02T03:04:05Z", "moment", "2024-01-02 03:04:05 UTC"),
+        ("next spring", "moment", "next spring"),
+        ("2024-01-02 00:00:00", "text", "2024-01-02 00:00:00"),
+        (date(2024, 1, 2), "moment", "2024-01-02"),
+        (timedelta(hours=-30, minutes=-15), "moment", "-30:15:00"),
+        ('{"名": [1, 2]}', "json", '{"名": [1, 2]}'),
+        ('{"a":  1}', "json", '{"a": 1}'),
+        ("{broken", "json", "{broken"),
+        (["a", None, 2], "other", "a, 2"),
+        (b"\x05", "bits", "5"),
+        ("字".encode(), "text", "字"),
+        (b"\xff\xfe", "text", "[binary data, 2 bytes]"),
+        (None, "text", ""),
+    ],
+)
+def test_values_are_written_exactly_and_plainly(value: object, kind: Any, expected: str) -> None:
+    assert value_text(value, kind) == expected
+
+
+def test_metadata_keeps_its_types() -> None:
+    assert metadata_value(Decimal("2.50"), "decimal") == 2.5
+    assert metadata_value(Decimal("2"), "decimal") == 2
+    assert metadata_value(1, "yes_no") is True
+    assert metadata_value("2024-01-02 03:04:05", "moment") == date(2024, 1, 2)
+    assert metadata_value("0000-00-00", "moment") == "0000-00-00"
+    assert metadata_value("", "text") is None
+
+
+def test_names_read_well() -> None:
+    assert [readable(name) for name in ("FirstName", "unit_price", "HTMLPage", "客户名称", "a b", "_")] == [
+        *("First Name", "Unit price", "HTML Page", "客户名称", "A b", "_")
+    ]
+    assert [reference_name(name) for name in ("SupportRepId", "maker_id", "客户编号", "客户ID", "id", "paid")] == [
+        *("Support Rep", "Maker", "客户", "客户", "", "Paid")
+    ]
+
+
+def test_han_names_stand_together(tmp_path: Path) -> None:
+    script = "CREATE TABLE 员工 (编号 INTEGER PRIMARY KEY, 名 TEXT, 姓 TEXT, 上级编号 INTEGER REFERENCES 员工);"
+    url = make(tmp_path / "a.db", script + "INSERT INTO 员工 VALUES (1, '小明', '王', NULL), (2, '丽', '李', 1)")
+    found = originals(url)
+    assert found["员工/1"].title == "员工: 王小明"
+    assert "上级: 王小明" in found["员工/2"].data.decode()
+
+
+# ── keys, states, choices ─────────────────────────────────────────────────────────────────────
+
+
+def test_the_key_is_found(tmp_path: Path) -> None:
+    """Primary key, else a unique index without NULLs, else the row's content; equal rows are one document."""
+    url = make(
+        tmp_path / "a.db",
+        """CREATE TABLE a (x INTEGER PRIMARY KEY, y TEXT); INSERT INTO a VALUES (1, 'p');
+        CREATE TABLE b (x TEXT NOT NULL UNIQUE, y TEXT UNIQUE); INSERT INTO b VALUES ('k/1', NULL);
+        CREATE TABLE c (x TEXT); INSERT INTO c VALUES ('one'), ('one'), ('two');
+        CREATE TABLE d (x TEXT, y TEXT); CREATE UNIQUE INDEX part ON d (x) WHERE y IS NULL;
+        INSERT INTO d VALUES ('s', 'a'), ('s', 'b');
+        CREATE TABLE e (x TEXT PRIMARY KEY); INSERT INTO e VALUES (NULL), ('v');""",
+    )
+    keys = [entry.key for entry in listed(url)]
+    assert keys[:2] == ["a/1", "b/k%2F1"]
+    assert [key.partition("~")[0] for key in keys[2:]] == ["c/", "c/", "d/", "d/", "e/", "e/v"]
+    assert len(set(keys)) == len(keys)
+    assert [entry.key for entry in listed(url)] == keys
+
+
+def test_a_key_that_is_not_unique_is_said(shop: str) -> None:
+    found = listed(shop, query="SELECT 1 AS id, 'a' AS t UNION ALL SELECT 1, 'b'", key=["id"])
+    assert isinstance(found[0], Item)
+    assert isinstance(found[1], Unlisted)
+    assert found[1].problem.code == "duplicate-key"
+
+
+@given(st.lists(st.text(), min_size=2, max_size=2), st.lists(st.text(), min_size=2, max_size=2))
+def test_two_keys_never_look_alike(one: list[str], other: list[str]) -> None:
+    kinds: Any = ["text", "text"]
+    canonical = [
+        [part.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd") for part in k] for k in (one, other)
+    ]
+    assert (key_path(one, kinds) == key_path(other, kinds)) == (canonical[0] == canonical[1])
+
+
+def test_the_state_notices_a_change_behind_a_still_time_stamp(tmp_path: Path) -> None:
+    url = make(tmp_path / "a.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, at DATETIME)")
+    connection = sqlite3.connect(tmp_path / "a.db")
+    connection.execute("INSERT INTO t VALUES (1, 'old', '2024-01-01 10:00:00')")
+    connection.commit()
+    [before] = listed(url, updated_at="at")
+    [again] = listed(url, updated_at="at")
+    connection.execute("UPDATE t SET v = 'new'")
+    connection.commit()
+    connection.close()
+    [after] = listed(url, updated_at="at")
+    assert isinstance(before, Item)
+    assert isinstance(again, Item)
+    assert isinstance(after, Item)
+    assert before.state == again.state == before.load().state
+    assert before.state["updated_at"] == after.state["updated_at"] == "2024-01-01 10:00:00"
+    assert before.state["sha256"] != after.state["sha256"]
+    assert before.load().data == b"Id: 1\nV: old"
+    assert before.load().metadata == {"date": date(2024, 1, 1)}
+
+
+def test_columns_are_chosen_per_table_or_for_all(shop: str) -> None:
+    found = originals(
+        shop,
+        tables=[
+            {"name": "product", "text_columns": ["title", "maker_id"], "metadata_columns": ["price", "maker_id"]},
+            {"name": "maker", "title_columns": "country", "key": "name"},
+        ],
+        text_columns=["country"],
+    )
+    assert found["product/7"].data.decode() == "Title: Star map\nMaker: Kepler Labs"
+    assert found["product/7"].metadata == {"price": 12.5, "maker_id": "Kepler Labs"}
+    assert found["maker/Kepler Labs"].data.decode() == "Country: France"
+    assert found["maker/Kepler Labs"].title == "Maker: France"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tables": ["produkt"]},
+        {"tables": [{"name": "product", "text_columns": ["titel"]}]},
+        {"text_columns": ["nowhere"]},
+        {"updated_at": "nowhere"},
+        {"tables": [{"name": "product", "colour": "red"}]},
+        {"tables": [{"text_columns": ["title"]}]},
+        {"tables": ["product"], "query": "SELECT 1", "key": ["id"]},
+        {"query": "SELECT 1 AS id"},
+        {"query": "SELECT 1 AS id", "key": ["di"]},
+        {"query": "SELECT nothing FROM product", "key": ["id"]},
+        {"query": "SELEC 1", "key": ["id"]},
+        {"batch_rows": 0},
+        {"statement_timeout_seconds": 0},
+    ],
+)
+def test_what_cannot_be_used_is_named(shop: str, options: Mapping[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        listed(shop, **options)
+
+
+def test_a_misspelt_name_is_answered_with_the_right_one(shop: str) -> None:
+    with pytest.raises(InvalidInput, match="Did you mean product"):
+        listed(shop, tables=["produkt"])
+
+
+def test_check_names_the_tables_without_reading_them(shop: str) -> None:
+    source = DatabaseSource(url=shop)
+    assert source.check() == ["maker", "product", "product_tag", "review", "staff", "tag"]
+    assert DatabaseSource(url=shop, query="SELECT 1 AS id", key=["id"]).check() == ["query"]
+
+
+def test_indexes_for_full_text_search_are_no_tables(tmp_path: Path) -> None:
+    script = (
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE VIRTUAL TABLE f USING fts5(body); CREATE VIEW v AS SELECT 1"
+    )
+    assert DatabaseSource(url=make(tmp_path / "a.db", script)).check() == ["t"]
+
+
+# ── bad input ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_bad_row_does_not_stop_the_rest(tmp_path: Path) -> None:
+    url = make(
+        tmp_path / "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, n NUMERIC(6,2), at DATETIME);"
+        "INSERT INTO t VALUES (1, 'ok', 1, NULL), (2, CAST(x'63ff64' AS TEXT), 'many', 'soon'), (3, x'80', 2.5, 7),"
+        " (4, printf('%.*c', 5000, 'x'), NULL, NULL), (5, '', NULL, NULL)",
+    )
+    found = {entry.key: entry for entry in listed(url, max_row_characters=1000)}
+    assert list(found) == ["t/1", "t/2", "t/3", "t/4", "t/5"]
+    too_large = found["t/4"]
+    assert isinstance(too_large, Unlisted)
+    assert too_large.problem.code == "too-large"
+    damaged = originals(url)["t/2"].parsed
+    assert damaged is not None
+    assert damaged.text == "Id: 2\nV: c\ufffdd\nN: many\nAt: soon"
+    assert [problem.code for problem in damaged.problems] == ["undecodable-text"]
+    assert texts(url)["t/3"] == "Id: 3\nV: [binary data, 1 bytes]\nN: 2.5\nAt: 7"
+    assert originals(url, text_columns=["v"])["t/5"].parsed.status == "empty"  # type: ignore[union-attr]
+
+
+def test_a_file_that_is_no_database_is_a_source_error(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_bytes(b"not a database at all, but long enough to be looked at as one" * 50)
+    with pytest.raises(SourceError):
+        listed(f"sqlite:///{tmp_path}/a.db")
+
+
+def test_a_locked_or_slow_database_is_broken_off(shop: str) -> None:
+    endless = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT max(id) AS id FROM n"
+    with pytest.raises(SourceError):
+        listed(shop, query=endless, key=["id"], statement_timeout_seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM maker",
+        "INSERT INTO maker VALUES (9, 'x', 'y') RETURNING id",
+        "WITH x AS (SELECT 1) DELETE FROM maker",
+        "SELECT 1 AS id; DELETE FROM maker",
+        "PRAGMA user_version = 7",
+        "ATTACH 'other.db' AS other",
+        "/* SELECT */ DROP TABLE maker",
+        "SELECT 1 AS id /*! INTO OUTFILE 'x' */",
+        "",
+    ],
+)
+def test_nothing_can_be_written_through_a_query(shop: str, query: str) -> None:
+    with pytest.raises(InvalidInput):
+        listed(shop, query=query, key=["id"])
+    assert len(listed(shop, tables=["maker"])) == 1
+
+
+def test_semicolons_and_comments_inside_of_a_query_are_fine(shop: str) -> None:
+    query = "-- all; of them\nSELECT id, ';' AS mark /* ; */, name AS \"a;b\" FROM maker;  "
+    assert texts(shop, query=query, key=["id"])["query/1"] == "Id: 1\nMark: ;\nA;b: Kepler Labs"
+
+
+def test_the_file_itself_is_opened_for_reading_only(shop: str) -> None:
+    source = DatabaseSource(url=shop)
+    with source._database.reading() as snapshot, pytest.raises(Exception, match="readonly"):
+        snapshot.connection.exec_driver_sql("DELETE FROM maker")
+
+
+# ── where a database may be, and what is not said of it ───────────────────────────────────────
+
+
+def test_a_file_must_be_there_and_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no database file"):
+        DatabaseSource(url=f"sqlite:///{tmp_path}/none.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_relative_paths_and_odd_names_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "数据 #1%20.db", "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+    monkeypatch.chdir(tmp_path)
+    [item] = listed("sqlite:///数据 #1%2520.db")  # as in every URL, % is written %25
+    assert item.uri == "数据 #1%20/t/1"
+
+
+def test_files_outside_of_the_allowed_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    outside = make(tmp_path / "out.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    (tmp_path / "in" / "link.db").symlink_to(tmp_path / "out.db")
+    for url in (outside, f"sqlite:///{tmp_path}/in/link.db", f"sqlite:///{tmp_path}/in/../out.db"):
+        with pytest.raises(NotAllowed):
+            DatabaseSource(url=url, allowed_roots=[tmp_path / "in"])
+    with pytest.raises(NotAllowed):
+        DatabaseSource(url=outside, allowed_roots=[])
+    assert listed(outside, allowed_roots=[tmp_path]) == []
+
+
+CANARY = "k4n@ry/P%ss:w0rd'x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://us3r:{CANARY}@127.0.0.1:1/db",
+        "postgresql://us3r:k4n%40ry@127.0.0.1:port/db",
+        "mysql://us3r:k4n%40ry@127.0.0.1",
+        "nosuchbase://us3r:k4n%40ry@127.0.0.1/db",
+        "postgresql+asyncpg://us3r:k4n%40ry@127.0.0.1/db",
+        "k4n%40ry",
+        "",
+        "sqlite://",
+        "sqlite:///:memory:",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_not_repeated(url: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        DatabaseSource(url=url)
+    assert "k4n" not in "".join(traceback.format_exception(raised.value)).replace(repr(url), "")
+    assert "us3r" not in str(raised.value)
+    assert raised.value.__context__ is None
+
+
+@pytest.fixture
+def talkative_server() -> Iterator[int]:
+    """The port of a PostgreSQL that answers every login with an error that repeats the password."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client:
+                if client.recv(4096)[4:8] != b"\x00\x03\x00\x00":  # a request for TLS or GSS comes first
+                    client.sendall(b"N")
+                    client.recv(4096)
+                words = f"password {CANARY} of us3r is wrong, postgresql://us3r:k4n%40ry%2FP%25ss%3Aw0rd%27x@host/db"
+                fields = b"".join(b + b"\0" for b in (b"SFATAL", b"C28P01", b"M" + words.encode())) + b"\0"
+                client.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_driver_that_repeats_the_password_is_silenced(talkative_server: int, scheme: str) -> None:
+    url = f"{scheme}://us3r:k4n%40ry%2FP%25ss%3Aw0rd%27x@127.0.0.1:{talkative_server}/db?sslmode=disable"
+    with pytest.raises(AttestError) as raised:
+        listed(url)
+    said = "".join(traceback.format_exception(raised.value)) + repr(raised.value.__dict__)
+    assert isinstance(raised.value, SourceError)
+    assert not [
+        secret for secret in ("k4n", "w0rd", "us3r") if secret in str(raised.value) + repr(raised.value.__dict__)
+    ]
+    assert CANARY not in said
+    assert raised.value.__context__ is None
