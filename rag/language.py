@@ -43,14 +43,15 @@ _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
     "\u0900-\u0963\u0966-\u0dff\u0f18-\u0fbc"
 )
-_WORD = rf"(?:(?![{HAN}{_UNSPACED}{_HANGUL}])[\w{_MARKS}])+"
+_OTHER = f"(?![{HAN}{_UNSPACED}{_HANGUL}])"
+_WORD = rf"{_OTHER}[^\W_](?:{_OTHER}[\w{_MARKS}])*"
 _RUN = re.compile(
-    rf"(?P<clause>第\s?(?:\d{{1,6}}|[〇零一二三四五六七八九十百千两]{{1,9}})\s?[条章节款项编部页期届次卷回])"
-    rf"|(?P<han>[{HAN}]+)"
+    rf"(?P<han>[{HAN}]+)"
     rf"|(?P<unspaced>[{_UNSPACED}]+)"
     rf"|(?P<hangul>[{_HANGUL}]+)"
     rf"|(?P<word>{_WORD}(?:[-._@/:+&#'\u2010\u2011]{_WORD})*(?:\+\+|\#(?!\w))?)"
 )
+_CLAUSE = re.compile(r"第\s?(\d{1,6}|[〇零一二三四五六七八九十百千两]{1,9})\s?([条章节款项编部页期届次卷回])")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff\u0640"))
 _CONNECTORS = re.compile(r"[^\w" + _MARKS + r"]+|_+")
@@ -83,7 +84,9 @@ def terms(text: str) -> list[str]:
 
     Traditional and simplified Chinese, full and half width, upper and lower case give the same terms.
     """
-    return [term[:LONGEST_TERM] for match in _RUN.finditer(_folded(text)) for term in _terms_of(match)]
+    folded = _folded(text)
+    found = [term[:LONGEST_TERM] for match in _RUN.finditer(folded) for term in _terms_of(match)]
+    return found + _clauses(folded)
 
 
 def query_terms(text: str) -> list[str]:
@@ -95,7 +98,7 @@ def query_terms(text: str) -> list[str]:
         for term in _terms_of(match)
         if not _is_glue(term) and not _is_stop_word(match["word"] or "", shouted=folded.isupper())
     ]
-    return list(dict.fromkeys(found or terms(text)))
+    return list(dict.fromkeys(found + _clauses(folded) or terms(text)))
 
 
 def simplified(text: str) -> str:
@@ -152,8 +155,6 @@ def _terms_of(match: re.Match[str]) -> Iterator[str]:
                 yield number + run[0]  # 30天 is not 30元
             yield from run
             yield from _pairs(run)
-        case "clause":
-            yield from _clause_terms(run)
         case "unspaced":
             yield from _pairs(run) if len(run) > 1 else run
         case "hangul":
@@ -178,16 +179,13 @@ _DIGITS = {character: value for value, character in enumerate("零一二三四�
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 
 
-def _clause_terms(run: str) -> Iterator[str]:
+def _clauses(folded: str) -> list[str]:
     """第十二条 and 第12条 are one clause."""
-    run = re.sub(r"\s", "", run)
-    number = run[1:-1]
-    value = int(number) if number.isdigit() else _chinese_number(number)
-    yield f"第{value}{run[-1]}"
-    yield str(value)
-    if not number.isdigit():
-        yield from run
-        yield from _pairs(run)
+    found = []
+    for number, unit in _CLAUSE.findall(folded):
+        value = int(number) if number.isdigit() else _chinese_number(number)
+        found += [f"第{value}{unit}", str(value)]
+    return found
 
 
 def _chinese_number(number: str) -> int:

@@ -169,15 +169,19 @@ class MemoryTerms:
         counts = self._space(space).counts
         mean_length = sum(count.total() for count in counts.values()) / max(len(counts), 1)
         scores: dict[int, float] = {}
-        for term in query_terms(question):
-            having = [key for key, count in counts.items() if term in count]
-            weight = math.log(1 + (len(counts) - len(having) + 0.5) / (len(having) + 0.5))
-            for key in having:
+        asked = query_terms(question)
+        for term, weight in zip(asked, self.rarity(space, asked), strict=True):
+            for key in (key for key, count in counts.items() if term in count):
                 frequency, length = counts[key][term], counts[key].total() / mean_length
                 scores[key] = scores.get(key, 0.0) + weight * frequency * 2.2 / (
                     frequency + 1.2 * (0.25 + 0.75 * length)
                 )
         return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[: max(k, 0)]
+
+    def rarity(self, space: str, terms: Sequence[str]) -> list[float]:
+        counts = self._space(space).counts.values()
+        having = [sum(term in count for count in counts) for term in terms]
+        return [math.log(1 + (len(counts) - n + 0.5) / (n + 0.5)) for n in having]
 
     def keys(self, space: str) -> set[int]:
         return set(self._space(space).counts)
