@@ -20,6 +20,8 @@ CORPUS, SITE, DATABASE = DATA / "corpus", DATA / "site", DATA / "products.sqlite
 QUESTIONS: list[dict[str, Any]] = [
     json.loads(line) for line in (DATA / "eval" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
 ]
+ABSENT = ["dental", "TL-1650", "Leafpoint Wind", "Hamburg", "revenue", "SO-26-0999", "football", "sourdough"]
+ABSENT += ["期权", "第三十条", "防爆认证", "成都", "GS-2060", "手机号", "李白"]
 ANSWERABLE = [question for question in QUESTIONS if question["answerable"]]
 
 
@@ -104,11 +106,7 @@ def test_a_question_across_languages_shares_a_latin_name_with_its_source(questio
     assert any(squeeze(name) in source for name in names for source in sources)
 
 
-@pytest.mark.parametrize(
-    "absent",
-    "dental,TL-1650,Leafpoint Wind,Hamburg,revenue,SO-26-0999,football,sourdough,"
-    "期权,第三十条,防爆认证,成都,GS-2060,手机号,李白".split(","),
-)
+@pytest.mark.parametrize("absent", ABSENT)
 def test_what_cannot_be_answered_is_nowhere_in_the_corpus(absent: str) -> None:
     everything = [content(path) for folder in (CORPUS, SITE) for path in folder.iterdir()] + [dump(DATABASE)]
     assert not any(squeeze(absent) in squeeze(text) for text in everything)
