@@ -330,7 +330,7 @@ def _headings(
     most_tokens: int,
 ) -> list[str]:
     """For each span its title, the section in which it starts, and the headers of its tables, shortened where long."""
-    wanted = [(_path(title, blocks[span[0].block].section), _table_headers(span, blocks)) for span in spans]
+    wanted = [(_path(title, _section(span, blocks)), _table_headers(span, blocks)) for span in spans]
     todo = list(dict.fromkeys(wanted))
     chosen: dict[tuple[tuple[str, ...], str], str] = {}
     for is_short in (False, True):
@@ -346,6 +346,12 @@ def _headings(
     for path, header in todo:
         chosen[path, header] = clip.heading(path[:1] + path[1:][-1:], header, most_tokens)
     return [chosen[key] for key in wanted]
+
+
+def _section(span: Sequence[_Unit], blocks: Sequence[Block]) -> tuple[str, ...]:
+    """Of the first text under the headings that a span begins with."""
+    own = (blocks[unit.block] for unit in span)
+    return next((block.section for block in own if block.kind != "heading"), blocks[span[-1].block].section)
 
 
 def _path(title: str, section: Sequence[str]) -> tuple[str, ...]:
