@@ -81,23 +81,6 @@ def is_table_row(line: Line) -> bool:
     return len(tokens) >= 2 and (line.gaps >= 2 or (line.gaps >= 1 and figures >= 1 and len(line.text) < 100))
 
 
-def split_glued_numbers(text: str) -> str:
-    """Numbers of a table that stand without a space ("02,2481,135") come apart where the thousands' commas prove it.
-
-    Only in lines full of numbers: pypdf misses the gap where a table is set with negative spacing.
-    """
-    if sum(is_number(token) for token in text.split()) < 6:
-        return text
-    return " ".join(_split_glued(token) for token in text.split(" "))
-
-
-def _split_glued(token: str) -> str:
-    token = re.sub(r"^0(?=\d{1,3}(?:,\d{3,6})+$)", "0 ", token)
-    if re.search(r"\d{1,3}(?:,\d{4,6})+,\d{3}$", token):
-        token = re.sub(r"(,\d{3})(?=\d)", r"\1 ", token)
-    return token
-
-
 # ── is it text at all? ────────────────────────────────────────────────────────────────────────
 
 

@@ -13,6 +13,7 @@ from ingest.readers.lines import Line, is_number, is_table_row, is_wide, joined_
 from rag.models import BlockKind
 
 HEADING_CHARS = 120
+HEADER_CHARS = 160
 _BULLET = re.compile(r"^(?:[•●▪■◦‣∙○◆◇➢✓❖·*–—-]\s|[•●▪■◦‣➢❖□☐☑√✔]\s?\S)")
 _NUMBERED_ITEM = re.compile(r"^(?:\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})\)|[a-z]\.|\d{1,2}[.)])\s+\S|^\d{1,2}、\S|^[①-⑳]")
 _LEADERS = re.compile(r"[.…·]{4,}|(?:\. ){4,}")
@@ -104,8 +105,8 @@ def join_lines(before: str, after: str, vocabulary: Counter[str]) -> str:
         return f"{before} {after}"
     head, tail = divided[1].lower(), _WORD.match(after.lower())
     compound, whole = (vocabulary[f"{head}{hyphen}{tail[0] if tail else ''}"] for hyphen in ("-", ""))
-    # The document's own spelling decides ("mixed-mode", "TraceMonkey"); unknown words lose the hyphen of their division,
-    # "Non-" + "GAAP" and "10-" + "year" keep it.
+    # The document's own spelling decides ("mixed-mode", "TraceMonkey"); unknown words lose the hyphen
+    # of their division, "Non-" + "GAAP" and "10-" + "year" keep it.
     divided_word = after[0].islower() and divided[1].isalpha()
     drop = whole >= compound if divided_word else whole > compound
     return before[:-1] + after if drop else before + after
@@ -249,7 +250,7 @@ def _heading_style(piece: Piece, following: Piece | None, body: float, bold_coun
 
 
 def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
-    """The pieces with each table row knowing the line that names its columns, where one can be told."""
+    """The pieces with each table row knowing the text that names its columns, where one can be told."""
     result: list[Piece] = []
     header, distance = "", 0
     for piece in pieces:
@@ -261,22 +262,37 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
                 header = ""
             result.append(piece)
             continue
-        if _names_columns(piece.text):
-            header, distance = piece.text, 0
-            result.append(piece)
-            continue
+        above = _caption(result, piece.page)
         before = result[-1] if result else None
-        if before and before.page == piece.page and before.kind == "paragraph" and _names_columns(before.text):
-            header = before.text
-            result[-1] = replace(before, kind="table_row")
-        result.append(replace(piece, header=header))
+        if _names_columns(piece.text):
+            header = f"{above} {piece.text}".strip()
+            result.append(piece)
+        else:
+            if before and before.page == piece.page and before.kind == "paragraph" and _names_columns(before.text):
+                header = before.text
+                result[-1] = replace(before, kind="table_row")
+            elif not header and len(_YEAR.findall(above)) >= 2:
+                header = above
+            result.append(replace(piece, header=header))
         distance = 0
     return result
 
 
+def _caption(before: Sequence[Piece], page: int) -> str:
+    """The short lines right above a table: what it is, in which unit, and its columns where each name stands alone."""
+    parts: list[str] = []
+    for piece in reversed(before[-8:]):
+        if piece.kind != "paragraph" or piece.page != page or _SENTENCE_END.search(piece.text):
+            break
+        if sum(map(len, parts)) + len(piece.text) > HEADER_CHARS:
+            break
+        parts.insert(0, piece.text)
+    return " ".join(parts)
+
+
 def _names_columns(text: str) -> bool:
     """Whether a line reads like column names: years and dates, or a few short words side by side, and no figures."""
-    if len(text) > 160 or _SENTENCE_END.search(text):
+    if len(text) > HEADER_CHARS or _SENTENCE_END.search(text):
         return False
     tokens = text.split()
     figures = [token for token in tokens if is_number(token) and any(character.isdigit() for character in token)]

@@ -24,9 +24,15 @@ _NO_AUTHOR = frozenset(
 
 
 def title_of(reader: PdfReader) -> str | None:
-    """The title of the document information, unless a program made it up."""
+    """The title of the document information, or its subject where the title is none that a person gave."""
     information = reader.metadata
-    title = " ".join(str(information.get("/Title") or "").split()) if information is not None else ""
+    if information is None:
+        return None
+    return _sensible(information.get("/Title")) or _sensible(information.get("/Subject"))
+
+
+def _sensible(value: object) -> str | None:
+    title = " ".join(str(value or "").split())
     letters = sum(character.isalpha() for character in title)
     return title[:300] if letters >= 2 and letters * 3 >= len(title) and not _NO_TITLE.search(title) else None
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ingest.readers.lines import Line, split_glued_numbers, text_width, tidy
+from ingest.readers.lines import Line, text_width, tidy
 
 if TYPE_CHECKING:
     from pypdf import PageObject
 
 _BOLD = re.compile(r"bold|black|heavy|semibd|demi|-medi\b|cmbx|黑体|simhei", re.IGNORECASE)
+_FIGURES = re.compile(rb"[\d,.()$%+-]+$")
 _PATH_OPERATORS = frozenset({b"l", b"c", b"v", b"y", b"re"})
 _DRAWN_LETTERS = 300  # strokes on a page without text and pictures: its letters were turned into outlines
 Matrix = Sequence[float]
@@ -43,13 +44,21 @@ def page_lines(page: PageObject) -> tuple[list[Line], Drawn]:
     """The page's lines in pypdf's reading order (that of the content stream), and what else is drawn there."""
     parts: list[_Part] = []
     drawn = Drawn([])
+    spacing, font_size = 0.0, 1.0
 
     def on_text(text: str, cm: Matrix, tm: Matrix, font: Any, size: float) -> None:
         if text:
             parts.append(_part(text, _multiplied(tm, cm), font, size))
 
     def on_operator(operator: bytes, operands: Any, cm: Matrix, _tm: Matrix) -> None:
-        if operator == b"Do" and operands:
+        nonlocal spacing, font_size
+        if operator == b"TJ" and spacing > 0.6 * font_size:
+            _space_out(operands[0], spacing / font_size)
+        elif operator == b"Tc" and operands:
+            spacing = float(operands[0])
+        elif operator == b"Tf" and len(operands) > 1:
+            font_size = abs(float(operands[1])) or 1.0
+        elif operator == b"Do" and operands:
             drawn.pictures.append((str(operands[0]), abs(cm[0] * cm[3] - cm[1] * cm[2])))
         elif operator == b"INLINE IMAGE":
             drawn.pictures.append(("", abs(cm[0] * cm[3] - cm[1] * cm[2])))
@@ -58,6 +67,28 @@ def page_lines(page: PageObject) -> tuple[list[Line], Drawn]:
 
     page.extract_text(visitor_text=on_text, visitor_operand_before=on_operator)
     return _continued(_lines(parts)), drawn
+
+
+def _space_out(shown: Any, spacing_ems: float) -> None:
+    """Puts the gaps between the cells of a table row into the array that shows it.
+
+    Some tables set a row of figures as one string, wide letter spacing between cells and taken back inside of numbers;
+    pypdf looks for gaps between the array's elements only, and would read "0 2,248" as "02,248".
+    """
+    strings = [part for part in shown if isinstance(part, bytes)]
+    taken_back = any(isinstance(part, (int, float)) and part > 600 * spacing_ems for part in shown)
+    if not taken_back or not strings or not all(_FIGURES.match(string) for string in strings):
+        return
+    parts: list[Any] = []
+    for part in list(shown):
+        if isinstance(part, bytes):
+            for code in part:
+                # There and back again: a gap for pypdf to see, and the pen where it was.
+                parts += [type(part)(bytes([code])), -1000 * spacing_ems, 1000 * spacing_ems]
+            del parts[-2:]
+        else:
+            parts.append(part)
+    shown[:] = parts
 
 
 def image_share(page: PageObject, drawn: Drawn, *, has_text: bool) -> float:
@@ -120,7 +151,7 @@ def _lines(parts: Sequence[_Part]) -> Iterator[Line]:
 
 
 def _continued(lines: Iterator[Line]) -> list[Line]:
-    """The lines with those joined that pypdf broke in the middle, as it does where the font changes ("10", "‑", "K")."""
+    """The lines with those joined that pypdf broke in the middle, as where the font changes ("10", "‑", "K")."""
     result: list[Line] = []
     for line in lines:
         before = result[-1] if result else None
@@ -145,7 +176,7 @@ def _continued(lines: Iterator[Line]) -> list[Line]:
 
 
 def _line(parts: Sequence[_Part]) -> Iterator[Line]:
-    text = split_glued_numbers(tidy("".join(part.text for part in parts)))
+    text = tidy("".join(part.text for part in parts))
     printed = [part for part in parts if part.text.strip()]
     if not text or not printed:
         return

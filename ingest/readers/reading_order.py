@@ -34,7 +34,7 @@ def in_reading_order(boxes: Sequence[Box]) -> list[Line]:
         return []
     height = median(box.height for box in boxes)
     width = max(box.right for box in boxes) - min(box.left for box in boxes)
-    return [line for part in _parts(list(boxes), height, width) for line in _rows(part)]
+    return [line for part in _parts(list(boxes), height, width) for line in _rows(part, height)]
 
 
 def _parts(boxes: list[Box], height: float, page_width: float) -> list[list[Box]]:
@@ -81,7 +81,7 @@ def _cut_across(boxes: list[Box], height: float) -> list[list[Box]] | None:
     return [ordered[:where], ordered[where:]] if where else None
 
 
-def _rows(boxes: Sequence[Box]) -> list[Line]:
+def _rows(boxes: Sequence[Box], usual_height: float) -> list[Line]:
     """Lines from top to bottom; boxes at one height are one line."""
     rows: list[list[Box]] = []
     for box in sorted(boxes, key=lambda box: (box.top + box.bottom) / 2):
@@ -90,22 +90,24 @@ def _rows(boxes: Sequence[Box]) -> list[Line]:
             rows[-1].append(box)
         else:
             rows.append([box])
-    return [_line(sorted(row, key=lambda box: box.left)) for row in rows]
+    return [_line(sorted(row, key=lambda box: box.left), usual_height) for row in rows]
 
 
 def _apart(box: Box, other: Box) -> bool:
     return box.left >= other.right - 0.5 * box.height or other.left >= box.right - 0.5 * box.height
 
 
-def _line(row: Sequence[Box]) -> Line:
+def _line(row: Sequence[Box], usual_height: float) -> Line:
     gaps = sum(after.left - before.right > 2 * after.height for before, after in pairwise(row))
     height = median(box.height for box in row)
+    # The height of a box wavers with the letters in it: only a clear difference is one of size.
+    if 0.65 * usual_height < height < 1.4 * usual_height:
+        height = usual_height
     return Line(
         " ".join(box.text for box in row),
         x=row[0].left,
         y=-max(box.bottom for box in row),
         right=row[-1].right,
-        # Rounded coarsely: the height of a box wavers by a fifth with the letters in it.
-        size=round(height * _SIZE_PER_HEIGHT / 2) * 2 or 1,
+        size=round(height * _SIZE_PER_HEIGHT, 1),
         gaps=gaps,
     )

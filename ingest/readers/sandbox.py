@@ -179,7 +179,7 @@ class _Child:
 
 
 class _Trusted(pickle.Unpickler):
-    """Unpickles what a child may say and nothing else: a child that a document has taken over must not reach the parent."""
+    """Unpickles what a child may say and nothing else: a document that takes over a child must not reach the parent."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = (
