@@ -19,6 +19,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.headings import short_headings
 from rag.errors import InvalidInput
 from rag.language import sentences
 from rag.models import Block, Parsed, Piece
@@ -67,7 +68,8 @@ def split(
     blocks = parsed.blocks or (Block("paragraph", 0, len(parsed.text)),)
     units = _counted_units(parsed.text, blocks, count_tokens=count_tokens, limit=limit)
     spans, tokens = _fitting_spans(parsed.text, units, count_tokens=count_tokens, limit=limit)
-    headings = _headings(spans, blocks, title=title, count_tokens=count_tokens, most_tokens=heading_tokens)
+    wanted = [((title, *_section(span, blocks)), _table_headers(span, blocks)) for span in spans]
+    headings = short_headings(wanted, count_tokens=count_tokens, most_tokens=heading_tokens)
     pieces = []
     for span, heading, count in zip(spans, headings, tokens, strict=True):
         start, end, first = span[0].start, span[-1].end, blocks[span[0].block]
@@ -318,34 +320,7 @@ def _strongest(strengths: NDArray[np.uint64], offsets: NDArray[np.float64], star
     raise AssertionError("a stretch of two units has a border")
 
 
-# ── headings ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _headings(
-    spans: Sequence[Sequence[_Unit]],
-    blocks: Sequence[Block],
-    *,
-    title: str,
-    count_tokens: CountTokens,
-    most_tokens: int,
-) -> list[str]:
-    """For each span its title, the section in which it starts, and the headers of its tables, shortened where long."""
-    wanted = [(_path(title, _section(span, blocks)), _table_headers(span, blocks)) for span in spans]
-    todo = list(dict.fromkeys(wanted))
-    chosen: dict[tuple[tuple[str, ...], str], str] = {}
-    for is_short in (False, True):
-        composed = [_compose(path[:1] + path[1:][-1:] if is_short else path, header) for path, header in todo]
-        counts = count_tokens(composed)
-        for key, heading, count in zip(todo, composed, counts, strict=True):
-            if count <= most_tokens:
-                chosen[key] = heading
-        todo = [key for key in todo if key not in chosen]
-        if not todo:
-            return [chosen[key] for key in wanted]
-    clip = _Clip(count_tokens)
-    for path, header in todo:
-        chosen[path, header] = clip.heading(path[:1] + path[1:][-1:], header, most_tokens)
-    return [chosen[key] for key in wanted]
+# ── what is said about a piece ────────────────────────────────────────────────────────────────
 
 
 def _section(span: Sequence[_Unit], blocks: Sequence[Block]) -> tuple[str, ...]:
@@ -354,47 +329,6 @@ def _section(span: Sequence[_Unit], blocks: Sequence[Block]) -> tuple[str, ...]:
     return next((block.section for block in own if block.kind != "heading"), blocks[span[-1].block].section)
 
 
-def _path(title: str, section: Sequence[str]) -> tuple[str, ...]:
-    parts: list[str] = []
-    for part in (title, *section):
-        part = " ".join(part.split())
-        if part and parts[-1:] != [part]:  # a document's first heading often is its title
-            parts.append(part)
-    return tuple(parts)
-
-
 def _table_headers(span: Sequence[_Unit], blocks: Sequence[Block]) -> str:
     headers = (" ".join(blocks[unit.block].header.split()) for unit in span)
     return "\n".join(dict.fromkeys(header for header in headers if header))
-
-
-def _compose(path: Sequence[str], header: str) -> str:
-    return "\n".join(part for part in (" > ".join(path), header) if part)
-
-
-class _Clip:
-    """Cuts the ends off long parts of headings, and remembers them: the parts of one document repeat."""
-
-    def __init__(self, count_tokens: CountTokens) -> None:
-        self._count_tokens = count_tokens
-        self._known: dict[tuple[str, int], str] = {}
-
-    def heading(self, path: Sequence[str], header: str, most_tokens: int) -> str:
-        """Long parts share what short ones leave of the room."""
-        parts = [*path, header] if header else [*path]
-        counts = self._count_tokens(parts)
-        left = most_tokens - len(parts)
-        for done, number in enumerate(sorted(range(len(parts)), key=counts.__getitem__)):
-            share = min(counts[number], left // (len(parts) - done))
-            parts[number] = self._clipped(parts[number], share)
-            left -= share
-        return _compose(parts[: len(path)], parts[-1] if header else "")
-
-    def _clipped(self, text: str, most_tokens: int) -> str:
-        key = text, most_tokens
-        if key not in self._known:
-            text = text[: most_tokens * _CHARACTERS_PER_TOKEN]
-            while (count := self._count_tokens([text])[0]) > most_tokens:
-                text = text[: min(len(text) - 1, len(text) * most_tokens // count)]
-            self._known[key] = text.rstrip()
-        return self._known[key]

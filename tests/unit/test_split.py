@@ -243,7 +243,7 @@ def test_hard_wrapped_lines_are_weaker_borders_than_sentences() -> None:
 def test_a_first_heading_that_repeats_the_title_is_not_said_twice() -> None:
     (piece,) = _split(_parsed(["# Handbook", "## Leave", "Ask your manager."]))
     assert piece.heading == "Handbook > Leave"
-    assert piece.embedded_text == f"Handbook\n{piece.text}"
+    assert piece.embedded_text == f"Handbook > Leave\n{piece.text}"
 
 
 def test_a_long_heading_keeps_the_title_and_the_innermost_section() -> None:
