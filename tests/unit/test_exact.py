@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from rag.errors import InvalidInput, Unavailable
 from rag.exact import ExactIndex
+from rag.ports import Vectors
 
 
-def unit_vectors(count: int, *, seed: int = 1) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def unit_vectors(count: int, *, seed: int = 1) -> Vectors:
     vectors = np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 @given(st.integers(0, 40), st.integers(0, 50), st.sets(st.integers(0, 60)) | st.none())
