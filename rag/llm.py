@@ -118,7 +118,8 @@ def _other(
     from langchain.chat_models import init_chat_model
 
     options: dict[str, Any] = {"max_retries": 0, "timeout": timeout_seconds}
-    if provider == "ollama":  # its client takes these instead
+    if provider == "ollama":  # its client takes these instead, and its own protocol does not live under /v1
+        base_url = (base_url or _OLLAMA_URL).rstrip("/").removesuffix("/v1")
         options = {"client_kwargs": {"timeout": timeout_seconds, "follow_redirects": False}}
     if base_url:
         options["base_url"] = base_url
@@ -139,8 +140,7 @@ def _other(
             remedy="Check ATTEST_LLM, ATTEST_LLM_API_KEY and ATTEST_LLM_BASE_URL.",
         ) from None
     if provider == "ollama":
-        url = f"{base_url or _OLLAMA_URL}/v1"
-        finder = WindowFinder(lambda: window or ask_server(url, model, api_key))
+        finder = WindowFinder(lambda: window or ask_server(f"{base_url}/v1", model, api_key))
         # With num_ctx given, Ollama loads the model with the window that we pack for, and cuts nothing.
         return Backend(
             chat,
