@@ -31,6 +31,8 @@ _WIDER = {
     "shift_jis": "cp932",
     "euc_kr": "cp949",
 }
+# Names of transformations, not of character sets; some fail on what they cannot undo.
+_NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "raw-unicode-escape", "utf-7"})
 # In the order that decides a tie.
 _CANDIDATES = ("utf-8", "gb18030", "big5hkscs", "cp1252", "utf-16-le", "utf-16-be")
 _GOOD_ENOUGH = 0.55  # below it, the wider guess of charset-normalizer is heard too
@@ -114,10 +116,10 @@ def _long_enough(text: str) -> bool:
 def _known(declared: str | None) -> str | None:
     try:
         name = codecs.lookup((declared or "").strip().strip("\"'")).name
-        b"".decode(name)
+        b"a".decode(name, errors="replace")
     except (LookupError, ValueError):  # no such encoding, or one that is not for text ("base64")
         return None
-    return _WIDER.get(name, name)
+    return None if name in _NO_CHARSETS else _WIDER.get(name, name)
 
 
 def _best(data: bytes, declared: str | None) -> str:

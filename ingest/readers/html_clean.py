@@ -16,6 +16,7 @@ _WHOLE_PAGE = ("html", "body", "main", "head")
 _FURNITURE = ("nav", "footer", "aside", "form", "button", "select", "dialog")
 _SPAN_LIMIT = 100  # of columns or rows; more is a mistake or an attack
 
+_HARDLY_ANY_TEXT = 60
 _LITTLE_TEXT = 250  # characters of an alphabet; a Chinese one says about three times as much
 _WANTS_SCRIPT = re.compile(
     r"(?:enable|requires?|need|turn on|activate|without|disabled)[^.]{0,40}java\s?script|java\s?script[^.]{0,50}"
@@ -87,6 +88,7 @@ def spread_spans(root: Any) -> None:
     for table in root.iter("table"):
         if next(table.iterdescendants("table"), None) is None:
             _spread(table)
+            _join_heads(table)
 
 
 def _spread(table: Any) -> None:
@@ -109,6 +111,23 @@ def _spread(table: Any) -> None:
         while column in hanging:
             row.append(_next_copy(hanging, column))
             column += 1
+
+
+def _join_heads(table: Any) -> None:
+    """Several header rows become one: "2024" over "Q1 | Q2" names the columns "2024 Q1" and "2024 Q2"."""
+    rows = [[cell for cell in row if cell.tag in ("td", "th")] for row in table.iter("tr")]
+    heads = 0
+    while heads < min(3, len(rows) - 1) and rows[heads] and all(cell.tag == "th" for cell in rows[heads]):
+        heads += 1
+    if heads < 2 or len({len(row) for row in rows[:heads]}) > 1:
+        return
+    for column in zip(*rows[:heads], strict=True):
+        names = dict.fromkeys(" ".join(cell.text_content().split()) for cell in column)
+        for child in list(column[0]):
+            column[0].remove(child)
+        column[0].text = " ".join(filter(None, names))
+    for row in rows[1:heads]:
+        row[0].getparent().getparent().remove(row[0].getparent())
 
 
 def _next_copy(hanging: dict[int, tuple[int, Any]], column: int) -> Any:
@@ -136,17 +155,17 @@ def why_blocked(page: Any, text: str) -> str | None:
     if weight(text) >= _LITTLE_TEXT:
         return None
     shown = " ".join(element.text_content() for element in page.xpath("//title|//noscript|//body"))
-    if page.xpath("//input[@type='password']") and _LOGIN.search(shown):
+    if page.xpath("//input[@type='password']") and (weight(text) < _HARDLY_ANY_TEXT or _LOGIN.search(text)):
         return "asks for a login"
     if _CHECKS_VISITOR.search(shown):
         return "wants to check that its visitor is a person"
-    scripts = page.xpath("//script[@src or string-length(text()) > 200]")
-    empty_root = any(weight(root.text_content()) < 40 for root in page.xpath(_APP_ROOT))
-    if _WANTS_SCRIPT.search(_without_scripts(page)) and (scripts or weight(text) < 100):
+    if _WANTS_SCRIPT.search(text):
         return "needs JavaScript to show its text"
-    if scripts and (empty_root or not text.strip()):
-        return "needs JavaScript to show its text"
-    return None
+    if weight(text) >= _HARDLY_ANY_TEXT or not page.xpath("//script[@src or string-length(text()) > 200]"):
+        return None
+    empty_root = any(weight(root.text_content()) < _HARDLY_ANY_TEXT for root in page.xpath(_APP_ROOT))
+    wants_script = _WANTS_SCRIPT.search(_without_scripts(page))
+    return "needs JavaScript to show its text" if wants_script or empty_root or not text.strip() else None
 
 
 def _is_about_cookies(text: str) -> bool:

@@ -180,21 +180,10 @@ def _add_table(blocks: Blocks, table: Any) -> None:
         blocks.add("paragraph", _collapse("".join(caption.itertext())))
     rows = [_cells(row) for row in table.iter("tr", "row")]
     rows = [row for row in rows if row]
-    heads = 0
-    while heads < min(3, len(rows) - 1) and all(_is_head(cell) for cell in rows[heads]):
-        heads += 1
     texts = [[_collapse(" ".join(cell.itertext())).replace("\n", " ") for cell in row] for row in rows]
-    if heads > 1:
-        # "2024" over "Q1 | Q2" names the columns "2024 Q1" and "2024 Q2".
-        stacked = [list(dict.fromkeys(filter(None, column))) for column in zip(*_even(texts[:heads]), strict=True)]
-        texts[:heads] = [[" ".join(names) for names in stacked]]
+    marked = len(rows) > 1 and all(_is_head(cell) for cell in rows[0])
     # The header is row 0 where it is marked as one: people count the rows below it.
-    add_table(blocks, enumerate(texts, start=0 if heads else 1), has_header=True if heads else None)
-
-
-def _even(rows: list[list[str]]) -> list[list[str]]:
-    width = max(map(len, rows))
-    return [row + [""] * (width - len(row)) for row in rows]
+    add_table(blocks, enumerate(texts, start=0 if marked else 1), has_header=True if marked else None)
 
 
 def _is_head(cell: Any) -> bool:

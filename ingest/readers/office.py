@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -36,18 +36,22 @@ def read_docx(data: bytes, *, options: ReadOptions, media_type: str | None = Non
     from docx.opc.exceptions import PackageNotFoundError
 
     try:
-        document = docx.Document(BytesIO(data))
+        document = opened(docx.Document, data, suffix=".docx")
         walk = _Walk(document)
         walk.children(document.element.body)
-    except ValueError as error:  # a template or a document with macros, told by its content type
-        remedy = "Save it as an ordinary .docx file."
-        raise DocumentError(
-            "unsupported", f"This Word file is of a kind that has no reader: {error}.", remedy=remedy
-        ) from error
     except (PackageNotFoundError, RuntimeError, *DAMAGE) as error:
         raise corrupt("Word document", error) from error
     title, metadata = about(document.core_properties)
     return walk.blocks.parsed(title=title or walk.title, metadata=metadata)
+
+
+def opened(library_open: Callable[[BytesIO], Any], data: bytes, *, suffix: str) -> Any:
+    """The file as its library sees it. A template, a show or macros have a content type that it refuses."""
+    try:
+        return library_open(BytesIO(data))
+    except ValueError as error:
+        detail = f"This is an Office file, but not an ordinary {suffix} file."
+        raise DocumentError("unsupported", detail, remedy=f"Save it as {suffix}.") from error
 
 
 def corrupt(what: str, error: Exception) -> DocumentError:

@@ -110,7 +110,9 @@ def plausible_header(rows: Sequence[Sequence[str]]) -> bool:
     if len(names) < widest - 1:
         return False
     numeric = [name for name in names if looks_numeric(name)]
-    return all(_YEAR.fullmatch(name) for name in numeric) and len(numeric) < len(names)
+    only_years = all(_YEAR.fullmatch(name) for name in numeric)
+    # Years alone head columns where the corner above the row names is empty.
+    return only_years and (len(numeric) < len(names) or not rows[0][0])
 
 
 def looks_numeric(cell: str) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from typing import Any
 
 from ingest.readers.blocks import Blocks
-from ingest.readers.office import DAMAGE, about, corrupt
+from ingest.readers.office import DAMAGE, about, corrupt, opened
 from ingest.readers.options import ReadOptions
 from ingest.readers.rows import add_table, show_value
 from rag.models import Parsed
@@ -20,7 +19,7 @@ def read_pptx(data: bytes, *, options: ReadOptions, media_type: str | None = Non
     blocks = Blocks()
     first_title: str | None = None
     try:
-        presentation = pptx.Presentation(BytesIO(data))
+        presentation = opened(pptx.Presentation, data, suffix=".pptx")
         for number, slide in enumerate(presentation.slides, start=1):
             title = _add_slide(blocks, slide, number)
             first_title = first_title or title
