@@ -110,6 +110,24 @@ class Sync:
                 knowledge.mark_synced(connection, self.source.id)
         return Report(self._counts, problem)
 
+    def plan(self, listing: Source, options: SyncOptions) -> list[tuple[str, str, str]]:
+        """(state, key, uri) of all that `run` would do, by what the source says of its items. Touches nothing."""
+        with self.base.catalog.read() as snapshot:
+            known = knowledge.known_documents(snapshot, self.source.id)
+            uris = {item.key: knowledge.get_document(snapshot, item.document_id).uri for item in known.values()}
+        planned: dict[str, tuple[str, str, str]] = {}
+        for item in listing.items({} if options.verify else {key: value.state for key, value in known.items()}):
+            before = known.get(item.key)
+            if isinstance(item, Unlisted):
+                state = "failed"
+            elif before is None:
+                state = "added"
+            else:
+                state = "unchanged" if not options.verify and self._is_unchanged(item, before) else "changed"
+            planned.setdefault(item.key, (state, item.key, item.uri))
+        gone = [("deleted", key, uris[key]) for key in known if key not in planned]
+        return [*planned.values(), *gone]
+
     # ── reading ahead ─────────────────────────────────────────────────────────────────────────
 
     def _prepared(
@@ -283,9 +301,7 @@ class Sync:
             return Problem("mass-deletion", brake.detail, brake.remedy)
         with self.base.catalog.read() as snapshot:
             uris = {item.document_id: knowledge.get_document(snapshot, item.document_id).uri for item in gone}
-        self.base.caches.publish(
-            [Flip(item.document_id, item.version, None) for item in gone], collection=self.collection, staged_keys=[]
-        )
+        self.base.caches.retire([(item.document_id, item.version) for item in gone], collection=self.collection)
         self.report_items([JobItem(item.key, uris[item.document_id], "deleted", item.document_id) for item in gone])
         self._count(deleted=len(gone))
         return None

@@ -84,6 +84,7 @@ class Caches:
         self._exact_lock = threading.Lock()
         self.gate = Gate()
         self.terms_ready = False
+        self.vectors_attached = False
         self.vectors_problem: str | None = None  # why Chroma does not answer, while it does not
 
     # ── looking ───────────────────────────────────────────────────────────────────────────────
@@ -186,6 +187,11 @@ class Caches:
         with self._catalog.write() as connection:
             versions.clear_pending(connection, collection_id=collection_id, up_to_change=change)
 
+    def retire(self, documents: Sequence[tuple[str, int | None]], *, collection: Collection) -> None:
+        """Take these documents (id, active version) out of every answer, now."""
+        flips = [Flip(document_id, version, None) for document_id, version in documents]
+        self.publish(flips, collection=collection, staged_keys=[])
+
     def create(self, collection: Collection, *, dimension: int) -> None:
         """Empty caches for a new collection."""
         with self._writing:
@@ -253,6 +259,7 @@ class Caches:
                 self._detach(problem)
                 return False
             self.vectors_problem = None
+            self.vectors_attached = True
             self._exact_change.clear()
             self._exact = ExactIndex()  # give the memory back
         return True
@@ -276,7 +283,17 @@ class Caches:
     def _detach(self, problem: Unavailable) -> None:
         log.warning("Chroma does not answer, so vectors are searched exactly: %s", problem)
         self._attached = set()
+        self.vectors_attached = False
         self.vectors_problem = str(problem)
+
+    def keys(self, collection: Collection) -> dict[str, set[int] | None]:
+        """What each cache holds of a collection; None where it is not attached."""
+        with self._writing:
+            attached = collection.index_id in self._attached
+            return {
+                "terms": self._terms.keys(collection.id),
+                "vectors": self._vectors.keys(collection.index_id) if attached else None,
+            }
 
     def close(self) -> None:
         with self._writing:

@@ -66,6 +66,11 @@ def last_change(connection: Connection) -> int:
     return int(connection.execute(select(facts.c.value).where(facts.c.name == "change")).scalar_one())
 
 
+def quick_check(connection: Connection) -> str:
+    """`ok`, or what SQLite finds wrong with the file."""
+    return str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+
+
 def migrate(engine: Engine) -> None:
     """Bring the schema to the newest revision, in one transaction."""
     from alembic import command

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, literal, select, tuple_, update
 
 from rag.catalog.engine import new_id, now
-from rag.catalog.tables import job_items, jobs
+from rag.catalog.tables import UtcDateTime, job_items, jobs
 from rag.errors import NotFound
 from rag.models import Problem
 
@@ -94,9 +94,16 @@ def get_job(connection: Connection, job_id: str, *, items_limit: int = 1000) -> 
     return _job(row, tuple(_item(item) for item in items))
 
 
-def list_jobs(connection: Connection, *, state: str | None = None, limit: int = 100) -> list[Job]:
-    """Newest first, without their items."""
-    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id).limit(limit)
+def list_jobs(
+    connection: Connection, *, state: str | None = None, after: str | None = None, limit: int = 100
+) -> list[Job]:
+    """Newest first, without their items; those after the job with this id."""
+    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    if after is not None:
+        last = get_job(connection, after, items_limit=0)
+        query = query.where(
+            tuple_(jobs.c.created_at, jobs.c.id) < tuple_(literal(last.created_at, UtcDateTime()), literal(last.id))
+        )
     if state is not None:
         query = query.where(jobs.c.state == state)
     return [_job(row, ()) for row in connection.execute(query)]

@@ -1,0 +1,99 @@
+"""Is all well? What `attest doctor` and `GET /v1/doctor` show."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from typing import Any, Literal
+
+from app.service import Service
+from rag.catalog import knowledge, versions
+from rag.catalog.engine import quick_check
+from rag.errors import AttestError
+
+Level = Literal["ok", "note", "problem"]
+
+_LOW_DISK_BYTES = 2 * 1024**3
+
+
+def examine(service: Service) -> dict[str, Any]:
+    """{"ok": bool, "checks": [{name, level, detail}]}; `ok` is false when any check is a problem."""
+    checks: list[dict[str, str]] = []
+    for name, check in _CHECKS.items():
+        try:
+            level, detail = check(service)
+        except AttestError as problem:
+            level, detail = "problem", str(problem)
+        checks.append({"name": name, "level": level, "detail": detail})
+    return {"ok": all(check["level"] != "problem" for check in checks), "checks": checks}
+
+
+def _catalog(service: Service) -> tuple[Level, str]:
+    with service.base.catalog.read() as snapshot:
+        verdict = quick_check(snapshot)
+        pending = len(versions.pending_flips(snapshot))
+    if verdict != "ok":
+        return "problem", f"The database reports: {verdict}."
+    return ("note", f"{pending} changes wait for the terms.") if pending else ("ok", "The database is sound.")
+
+
+def _caches(service: Service) -> tuple[Level, str]:
+    """Both caches against the catalog, key by key."""
+    caches = service.base.caches
+    lines: list[str] = []
+    with service.base.catalog.read() as snapshot:
+        for collection in knowledge.list_collections(snapshot):
+            wanted = versions.active_keys(snapshot, collection.index_id)
+            for name, present in caches.keys(collection).items():
+                if present is not None and present != wanted:
+                    missing, orphans = len(wanted - present), len(present - wanted)
+                    lines.append(f"{name} of “{collection.name}”: {missing} missing, {orphans} left over")
+    if lines:
+        return "problem", "; ".join(lines) + ". A restart of the service repairs them."
+    if caches.vectors_problem:
+        return "note", f"Vectors are searched exactly, because Chroma does not answer: {caches.vectors_problem}"
+    return "ok", "Chroma and the terms hold what the catalog says."
+
+
+def _embedder(service: Service) -> tuple[Level, str]:
+    embedder = service.base.embedder
+    chinese = embedder.coverage("年假申请流程与设备校准记录")
+    detail = f"{embedder.name}, {embedder.dimension} dimensions, window of {embedder.window} tokens."
+    if chinese < 0.8:
+        return "note", f"{detail} It knows {chinese:.0%} of Chinese, so the terms lead for Chinese questions."
+    return "ok", detail
+
+
+def _model(service: Service) -> tuple[Level, str]:
+    spec = service.settings.llm
+    if spec in ("", "none"):
+        return "ok", "No language model: answers are sentences of the sources."
+    return "ok", f"{spec} is configured; it is asked when a question comes."
+
+
+def _ocr(service: Service) -> tuple[Level, str]:
+    if not service.settings.ocr:
+        return "note", "Switched off by ATTEST_OCR; image-only pages are reported as needs_ocr."
+    if importlib.util.find_spec("rapidocr") is None:
+        return (
+            "note",
+            "Not installed; image-only pages are reported as needs_ocr. pip install 'attest[ocr]' reads them.",
+        )
+    return "ok", "Image-only pages are read."
+
+
+def _disk(service: Service) -> tuple[Level, str]:
+    free = shutil.disk_usage(service.settings.data_dir).free
+    detail = f"{free / 1024**3:.1f} GiB free in {service.settings.data_dir}."
+    return ("problem" if free < _LOW_DISK_BYTES // 4 else "note" if free < _LOW_DISK_BYTES else "ok"), detail
+
+
+_CHECKS: dict[str, Callable[[Service], tuple[Level, str]]] = {
+    "catalog": _catalog,
+    "caches": _caches,
+    "embedder": _embedder,
+    "language model": _model,
+    "ocr": _ocr,
+    "disk": _disk,
+}

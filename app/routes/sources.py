@@ -1,0 +1,102 @@
+"""Where knowledge comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fastapi import APIRouter, Response, status
+from pydantic import TypeAdapter, ValidationError
+
+from app.dependencies import ServiceDep
+from app.schemas import JobOut, Plan, PlanItem, SourceIn, SourceList, SourceOut, SourcePatch, SyncRequest
+from rag.catalog import knowledge
+from rag.catalog.engine import now
+from rag.errors import InvalidInput
+from rag.models import SourceRecord
+
+router = APIRouter(tags=["sources"])
+
+_SOURCE: TypeAdapter[SourceIn] = TypeAdapter(SourceIn)
+
+
+@router.get("/collections/{name}/sources")
+def list_sources(name: str, service: ServiceDep) -> SourceList:
+    collection = service.collection(name)
+    with service.base.catalog.read() as snapshot:
+        found = [SourceOut.of(item) for item in knowledge.list_sources(snapshot, collection)]
+    return SourceList(data=found, next_cursor=None)
+
+
+@router.post("/collections/{name}/sources", status_code=status.HTTP_201_CREATED)
+def create_source(name: str, request: SourceIn, service: ServiceDep) -> SourceOut:
+    """A folder, a web site or a database. Its configuration is checked now; nothing is read before it is synced."""
+    collection = service.collection(name)
+    config = request.config.model_dump(exclude_defaults=True)
+    _check(SourceRecord("", collection.id, request.name, request.kind, config, now()), service)
+    with service.base.catalog.write() as connection:
+        created = knowledge.create_source(connection, collection, name=request.name, kind=request.kind, config=config)
+    return SourceOut.of(created)
+
+
+@router.get("/sources/{source_id}")
+def get_source(source_id: str, service: ServiceDep) -> SourceOut:
+    return SourceOut.of(_source(source_id, service))
+
+
+@router.patch("/sources/{source_id}")
+def change_source(source_id: str, request: SourcePatch, service: ServiceDep) -> SourceOut:
+    source = _source(source_id, service)
+    config = None
+    if request.config is not None:
+        try:
+            valid = _SOURCE.validate_python({"name": source.name, "kind": source.kind, "config": request.config})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "/".join(str(part) for part in first["loc"][1:])
+            raise InvalidInput(f"The configuration cannot be used: {where}: {first['msg']}.") from error
+        config = valid.config.model_dump(exclude_defaults=True)
+        _check(SourceRecord(source.id, source.collection_id, source.name, source.kind, config, now()), service)
+    with service.base.catalog.write() as connection:
+        return SourceOut.of(knowledge.update_source(connection, source, name=request.name, config=config))
+
+
+@router.delete("/sources/{source_id}", status_code=status.HTTP_204_NO_CONTENT)
+def delete_source(source_id: str, service: ServiceDep) -> None:
+    """With every document that came from it."""
+    service.delete_source(_source(source_id, service))
+
+
+@router.post(
+    "/sources/{source_id}/sync",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobOut | Plan,
+    responses={200: {"model": Plan, "description": "The plan of a dry run."}},
+)
+def sync_source(
+    source_id: str, service: ServiceDep, response: Response, request: SyncRequest | None = None
+) -> JobOut | Plan:
+    """Bring the knowledge base to what the source has now. Answers with a job, or with the plan of a dry run."""
+    wanted = request or SyncRequest()
+    source = _source(source_id, service)
+    if wanted.dry_run:
+        response.status_code = status.HTTP_200_OK
+        items = service.plan(source, verify=wanted.verify)
+        shown = [
+            PlanItem.model_validate({"state": state, "key": key, "uri": uri})
+            for state, key, uri in items
+            if state != "unchanged"
+        ]
+        return Plan(counts=dict(Counter(state for state, _, _ in items)), items=shown)
+    job = service.submit_sync(source, allow_deletes=wanted.allow_deletes, verify=wanted.verify)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobOut.of(job)
+
+
+def _source(source_id: str, service: ServiceDep) -> SourceRecord:
+    with service.base.catalog.read() as snapshot:
+        return knowledge.get_source(snapshot, source_id)
+
+
+def _check(record: SourceRecord, service: ServiceDep) -> None:
+    """Opening contacts nothing and says what is wrong with a configuration."""
+    service.open(record)

@@ -1,0 +1,57 @@
+"""Server-sent events from a blocking generator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any
+
+import anyio
+from fastapi.responses import StreamingResponse
+
+from app.errors import problem_of
+from rag.errors import AttestError
+
+# Long streams have threads of their own: forty slow readers must not keep /v1/search waiting for a thread.
+_STREAMS = anyio.CapacityLimiter(64)
+_END = object()
+
+Frame = tuple[str, Any]  # event name, JSON-able data
+
+
+def event_stream(frames: Generator[Frame, None, None]) -> StreamingResponse:
+    """Frames as server-sent events.
+
+    The first frame is made before the response begins, so that what fails until then has a real status. A client that
+    goes away closes the generator, and with it the work behind it, at the generator's next step (measured: 0.15 s with
+    an async wrapper; a plain generator's `finally` had not run after 2 s).
+    """
+    first = next(frames, None)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_sent(first, frames), media_type="text/event-stream", headers=headers)
+
+
+async def _sent(first: Frame | None, frames: Generator[Frame, None, None]) -> AsyncIterator[str]:
+    try:
+        if first is not None:
+            yield _framed(*first)
+        while True:
+            try:
+                frame = await anyio.to_thread.run_sync(_next, frames, limiter=_STREAMS)
+            except AttestError as error:
+                yield _framed("error", problem_of(error))
+                return
+            if frame is _END:
+                return
+            yield _framed(*frame)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(frames.close, limiter=_STREAMS)
+
+
+def _next(frames: Iterator[Frame]) -> Any:
+    return next(frames, _END)
+
+
+def _framed(event: str, data: Any) -> str:
+    return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
