@@ -27,6 +27,11 @@ Stage = Literal["connect", "reflect", "query", "read"]
 # The server waits this long for us to take the next rows: documents may be embedded between two fetches.
 _PATIENCE_WITH_US_SECONDS = 86_400
 
+# SQLSTATE classes: connection, transaction rolled back, resources, intervention and time-outs, system, internal.
+_OUTAGE_STATES = ("08", "40", "53", "57", "58", "XX")
+_OUTAGE_CODES = (1053, 1205, 1213, 1317, 1969, 2006, 2013, 3024)  # MySQL: shutdown, locks, killed, time, gone, lost
+_OUTAGE_MESSAGES = ("interrupted", "database is locked", "disk I/O", "database disk image", "file is not a database")
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -203,10 +208,9 @@ def _is_outage(error: Exception, message: str) -> bool:
 
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return True
-    # SQLSTATE classes 08 connection, 53 resources, 57 intervention and time-outs; MySQL 2006, 2013 lost, others time.
     state = getattr(error.orig, "sqlstate", None) or ""
     code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return state[:2] in ("08", "53", "57") or code in (1969, 2006, 2013, 3024) or message in ("interrupted",)
+    return state[:2] in _OUTAGE_STATES or code in _OUTAGE_CODES or message.startswith(_OUTAGE_MESSAGES)
 
 
 # ── what drivers need ─────────────────────────────────────────────────────────────────────────

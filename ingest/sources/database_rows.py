@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,7 +20,7 @@ from ingest.sources.rows import (
     short_title,
     value_text,
 )
-from rag.models import Item, MetadataValue, Original, Parsed, Problem
+from rag.models import Item, MetadataValue, Original, Problem
 
 
 class DatabaseRow:
@@ -28,6 +28,7 @@ class DatabaseRow:
 
     def __init__(self, reading: Reading, values: Sequence[Any]) -> None:
         self._reading = reading
+        self._raw = tuple(values)
         self._values = dict(zip((column.name for column in reading.columns), values, strict=False))
         self._columns = {column.name: column for column in reading.columns}
         rest = iter(values[len(reading.columns) :])
@@ -36,10 +37,10 @@ class DatabaseRow:
         kinds = [self._columns[name].kind for name in reading.key]
         text = key_text(key, kinds) if key else None
         self.by_content = text is None
-        self.path = self._content_hash()[:20] if text is None else key_path(key, kinds)
-        self.key = f"{reading.name}/{self.path}" if text is not None else f"{reading.name}/~{self.path}"
-        self._cited_as = f"{reading.name} / {text if text is not None else f'~{self.path[:8]}'}"
-        self._key_text = text
+        self.path = f"~{self._content_hash()[:20]}" if text is None else key_path(key, kinds)
+        self.key = f"{reading.name}/{self.path}"
+        self._key_text = text if text is not None else self.path[:9]
+        self._cited_as = f"{reading.name} / {self._key_text}"
 
     @property
     def characters(self) -> int:
@@ -47,16 +48,22 @@ class DatabaseRow:
         return sum(len(value) for value in texts if isinstance(value, str | bytes))
 
     def item(self, uri: str) -> Item:
+        # An item holds the bare values and finds its words again when it is loaded: a plan may hold all items at once,
+        # and with text and blocks in it an item takes 2.0 KB where it takes 1.1 so (Chinook, mean of 15,607 rows).
+        reading, values = self._reading, self._raw
+        return Item(self.key, uri, self.original().state, lambda: DatabaseRow(reading, values).original())
+
+    def original(self) -> Original:
         parsed = row_parsed(self._reading.name, self._cited_as, self.fields(), problems=self._problems())
         title, metadata = self.title(), self.metadata()
-        digest = hashlib.sha256(
-            repr((parsed.text, title, sorted(metadata.items()))).encode("utf-8", "backslashreplace")
-        )
-        state = {"sha256": digest.hexdigest()}
+        said = repr((parsed.text, title, sorted(metadata.items())))
+        state = {"sha256": hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()}
         if self._reading.updated_at:
             state["updated_at"] = self._text(self._reading.updated_at)
         name = f"{self._reading.name}-{self.path}.txt".replace("/", "-")
-        return Item(self.key, uri, state, _loader(parsed, name, title, metadata, state))
+        return Original(
+            parsed.text.encode(), name, "text/plain", title=title, metadata=metadata, state=state, parsed=parsed
+        )
 
     def fields(self) -> Iterator[Field]:
         """The text columns in order; a foreign key once, as what it refers to."""
@@ -78,8 +85,7 @@ class DatabaseRow:
             link = {name for reference in self._reading.references for name in reference.columns}
             if link >= set(self._reading.key):  # a table that only links others is named by what it links
                 label = ", ".join(text for text in self._labels.values() if text)
-        own = self._key_text if self._key_text is not None else f"~{self.path[:8]}"
-        return short_title(f"{readable(self._reading.name)}: {label or own}")
+        return short_title(f"{readable(self._reading.name)}: {label or self._key_text}")
 
     def metadata(self) -> dict[str, MetadataValue]:
         found: dict[str, MetadataValue] = {}
@@ -118,16 +124,6 @@ class DatabaseRow:
     def _content_hash(self) -> str:
         said = [(field.name, field.text) for field in self.fields()]
         return hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _loader(
-    parsed: Parsed, name: str, title: str, metadata: Mapping[str, MetadataValue], state: Mapping[str, str]
-) -> Callable[[], Original]:
-    def load() -> Original:
-        data = parsed.text.encode()
-        return Original(data, name, "text/plain", title=title, metadata=metadata, state=state, parsed=parsed)
-
-    return load
 
 
 def _label_text(reference: Reference, values: Iterator[Any]) -> str:

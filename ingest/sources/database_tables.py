@@ -237,21 +237,28 @@ class _Catalog:
 
     def _joins_one_row(self, schema: str | None, table: str, columns: tuple[str, ...]) -> bool:
         """Whether the referred table is there, may be read, and holds each key once (MySQL does not insist)."""
-        if not columns or not self._inspector.has_table(table, schema=schema) or not self._may_read(schema, table):
+        if not columns or not self._may_read(schema, table) or not self._inspector.has_table(table, schema=schema):
             return False
         primary = self._inspector.get_pk_constraint(table, schema=schema)["constrained_columns"] or ()
         wanted = set(columns)
         return wanted == set(primary) or any(wanted == set(key) for key in self._unique_sets(schema, table))
 
     def _may_read(self, schema: str | None, table: str) -> bool:
-        if self._dialect != "postgresql":
-            return True  # MySQL shows only what may be read, SQLite has no rights
+        """Whether the user may select every column; a label is no reason to fail where the row itself can be read."""
         from sqlalchemy import text
 
-        quoted = self._connection.dialect.identifier_preparer
-        name = f"{quoted.quote(schema or self._default_schema or 'public')}.{quoted.quote(table)}"
-        statement = text("SELECT has_table_privilege(:name, 'SELECT')")
-        return bool(self._connection.execute(statement, {"name": name}).scalar())
+        if self._dialect == "postgresql":
+            quote = self._connection.dialect.identifier_preparer.quote_identifier
+            plain = f"{quote(schema or self._default_schema or 'public')}.{quote(table)}".replace("%%", "%")
+            statement = text("SELECT has_table_privilege(:name, 'SELECT')")
+            return bool(self._connection.execute(statement, {"name": plain}).scalar())
+        if self._dialect in ("mysql", "mariadb"):
+            statement = text(
+                "SELECT min(find_in_set('select', privileges)) FROM information_schema.columns "
+                "WHERE table_schema = coalesce(:schema, database()) AND table_name = :table"
+            )
+            return bool(self._connection.execute(statement, {"schema": schema, "table": table}).scalar())
+        return True
 
 
 def _options(index: Any) -> list[tuple[str, object]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ ColumnKind = Literal["text", "number", "decimal", "moment", "yes_no", "json", "b
 
 LONG_TEXT_CHARACTERS = 200  # a longer value stands as paragraphs of its own
 _TITLE_CHARACTERS = 200
-_MOMENT = re.compile(r"(\d{4,}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d)?)(\.\d+)?\s*(Z|[+-]\d\d(?::?\d\d)?)?)?(?: BC)?")
+_MOMENT = re.compile(r"(\d{4,}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d)?)(\.\d+)?\s*(Z|[+-]\d\d(?::?\d\d)?)?)?")
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 _REFERENCE_SUFFIX = re.compile(r"[\s_]*(?:(?<![a-z])id|编号|编码|代码|編號|編碼|代碼)$", re.IGNORECASE)
 
@@ -79,9 +80,9 @@ def metadata_value(value: object, kind: ColumnKind = "other", scale: int | None 
         return None
     if kind == "yes_no" and value in (0, 1):
         return bool(value)
-    if isinstance(value, bool | int):
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
         return value
-    text = value_text(value, kind, scale)
+    text = canonical(value_text(value, kind, scale))
     if kind == "moment" or isinstance(value, Stamp | date):
         try:
             return date.fromisoformat(text[:10])
@@ -89,7 +90,9 @@ def metadata_value(value: object, kind: ColumnKind = "other", scale: int | None 
             return text or None
     if isinstance(value, float | Decimal):
         number = float(value)
-        return int(number) if number.is_integer() and isinstance(value, Decimal) and "." not in text else number
+        if not math.isfinite(number):
+            return None
+        return int(number) if isinstance(value, Decimal) and number.is_integer() and abs(number) < 2**53 else number
     return text or None
 
 
