@@ -123,17 +123,17 @@ def _is_shifted(text: str) -> bool:
 # ── what is repeated on every page ────────────────────────────────────────────────────────────
 
 
-def without_running_lines(pages: Sequence[Sequence[Line]]) -> list[list[Line]]:
+def without_running_lines(pages: Sequence[Sequence[Line]], *, keep_first: bool = True) -> list[list[Line]]:
     """The pages without bare page numbers and without headers and footers that most pages repeat.
 
-    A running line stays where it occurs first: its words may be said nowhere else.
+    With `keep_first` a running line stays where it occurs first: its words may be said nowhere else.
     """
     edges = [_edge_lines(lines) for lines in pages]
     counts = Counter(key for lines in edges for key in {_running_key(line.text) for line in lines} if key)
     written = sum(bool(lines) for lines in edges)
     running = {key for key, count in counts.items() if count >= 3 and count * 2 > written}
     offset = _page_number_offset(edges)
-    seen: set[str] = set()
+    seen: set[str] = set() if keep_first else set(running)
     kept: list[list[Line]] = []
     for index, lines in enumerate(pages):
         page: list[Line] = []

@@ -164,7 +164,9 @@ def _starts_new(group: tuple[BlockKind, list[Line]], line: Line, prose: Sequence
 
 def _is_short(line: Line, prose: Sequence[Line]) -> bool:
     """Whether the line stops clearly before its column's right edge. Latin widths are guesses, hence the slack."""
-    edge = max((other.right for other in prose if abs(other.x - line.x) < 4 * line.size), default=line.right)
+    rights = sorted((other.right for other in prose if abs(other.x - line.x) < 4 * line.size), reverse=True)
+    # Not the very farthest: a note in the margin or a guess too wide would make every line look short.
+    edge = rights[min(len(rights) - 1, max(1, len(rights) // 10))] if len(rights) > 3 else max([line.right, *rights])
     wide = sum(map(is_wide, line.text)) * 2 > len(line.text)
     slack = max(3 * line.size, 0.06 * (edge - line.x)) if wide else 0.3 * (edge - line.x)
     return edge - line.right > slack

@@ -195,7 +195,8 @@ def _judge_pages(pages: Sequence[_PageText]) -> None:
         if page.status == "text" and is_garbled("\n".join(line.text for line in page.lines)):
             page.status, page.lines = "garbled", []
     # A stamp that a scanner or a library puts on every page does not make the page readable.
-    for page, own in zip(pages, without_running_lines([page.lines for page in pages]), strict=True):
+    own_lines = without_running_lines([page.lines for page in pages], keep_first=False)
+    for page, own in zip(pages, own_lines, strict=True):
         characters = sum(len("".join(line.text.split())) for line in own)
         if page.status == "text" and characters < FEW_CHARACTERS and page.picture >= _IMAGE_SHARE:
             page.status = "needs_ocr"

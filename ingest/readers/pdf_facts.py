@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rag.models import MetadataValue
 
 _NO_TITLE = re.compile(
-    r"^(?:microsoft\s+\w+\s+-\s|untitled|document\s?\d*$|slide\s?\d+$|powerpoint|无标题|文档\s?\d*$|幻灯片)"
+    r"^(?:microsoft\s+\w+\s+-\s|untitled|unspecified$|unknown$|none$|document\s?\d*$|slide\s?\d+$|powerpoint|无标题|文档\s?\d*$|幻灯片)"
     r"|\.(?:docx?|xlsx?|pptx?|pdf|tex|dvi|html?|txt|indd|qxd|rtf|odt|wps)$",
     re.IGNORECASE,
 )
