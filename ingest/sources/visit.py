@@ -63,6 +63,11 @@ class Visitor:
         """The key that this address was stored under, or itself where it is new."""
         return url if url in self._known else self._keys.get(url, url)
 
+    def give_up(self, key: str) -> None:
+        """This key has been given out as a failure; whatever leads to it from now on gives nothing."""
+        self._given[key] = ""
+        self.reached.add(key)
+
     def visit(self, url: str, role: Role) -> Visit:
         """What this address offers: an item, a failure that keeps the last good copy, or None where there is nothing.
 
@@ -195,7 +200,7 @@ class Visitor:
             return Visit(None, links)
         if role == "crawled" and problem.code in ("unsupported", "blocked") and key not in self._known:
             return Visit(None)  # a crawl passes by links to videos and members' areas; they are no news
-        self._given[key] = ""
+        self.give_up(key)
         self._failures += problem.code == "failed"
         if self._failures >= MAX_FAILURES_IN_A_ROW and role != "listed":
             raise SourceError(

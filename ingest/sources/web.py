@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import translate
 
@@ -19,7 +19,6 @@ from rag.models import Item, Problem, Unlisted
 MAX_SITEMAP_PAGES = 10_000
 MAX_CRAWL_DEPTH = 10
 MAX_CRAWL_PAGES = 10_000
-MAX_QUERIES_PER_PATH = 50  # a calendar has a page for every day there will ever be
 
 
 class WebSource:
@@ -67,13 +66,13 @@ class WebSource:
         robots = Robots(lambda url: self._transport.get(url, any_type=True), self._transport.slow_down)
         visitor = Visitor(self._transport, known, keep_links=self._crawl_depth is not None, robots=robots)
         try:
+            if self._sitemap is not None:
+                yield from self._from_sitemap(self._sitemap, visitor, known, robots)
             if self._crawl_depth is None:
                 for url in self._urls:
                     yield from _offered(visitor.visit(url, "listed"))
             else:
                 yield from _Crawl(self, visitor, known, max_depth=self._crawl_depth).run(self._urls)
-            if self._sitemap is not None:
-                yield from self._from_sitemap(self._sitemap, visitor, known, robots)
         finally:
             self._transport.close()
 
@@ -129,7 +128,6 @@ class _Crawl:
         self._waiting: deque[tuple[str, int]] = deque()
         self._seen: set[str] = set()
         self._finals: set[str] = set()
-        self._queries: Counter[str] = Counter()
         self._sites: set[str] = set()
         self._visits = 0
         self._complete = True
@@ -176,10 +174,6 @@ class _Crawl:
             url = _on_sites(link, self._sites)
             if url is None or url in self._seen or not worth_following(url) or self._source.excluded(url):
                 continue
-            path, _, query = url.partition("?")
-            self._queries[path] += bool(query)
-            if self._queries[path] > MAX_QUERIES_PER_PATH:
-                continue
             self._seen.add(url)
             self._waiting.append((url, depth))
 
@@ -203,6 +197,7 @@ def _out_of_reach(
     """Known pages behind a limit keep their copies; the first unknown one stands for all that were left out."""
     new = [url for url in waiting if visitor.key_of(url) not in known][:1]
     for key in [*(key for key in known if key not in visitor.reached), *new]:
+        visitor.give_up(key)
         problem = Problem("too_large", f"The listing ended {reason}, before {shortened(key)}.", "Raise the limit.")
         yield Unlisted(key=key, uri=key, problem=problem)
 
