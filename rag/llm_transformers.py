@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from rag.llm_window import UNKNOWN_WINDOW
 
 log = logging.getLogger(__name__)
 
+_TRY_AGAIN_SECONDS = 60.0  # offline, the library spends 25 s on finding out that a model cannot be downloaded
+
 _ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 
 
@@ -37,6 +40,7 @@ class TransformersChat(BaseChatModel):
     _turn: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _reader: tuple[Any, Any] | None = PrivateAttr(default=None)  # config and tokenizer
     _model: Any = PrivateAttr(default=None)
+    _refused: tuple[float, ModelRejected] | None = PrivateAttr(default=None)  # when, and why
 
     @property
     def _llm_type(self) -> str:
@@ -128,6 +132,8 @@ class TransformersChat(BaseChatModel):
     def _pretrained(self, kind: Any, where: str, options: dict[str, Any]) -> Any:
         from transformers.utils import logging as transformers_logging
 
+        if self._refused and time.monotonic() - self._refused[0] < _TRY_AGAIN_SECONDS:
+            raise self._refused[1].with_traceback(None)
         bars = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()
         try:
@@ -135,11 +141,13 @@ class TransformersChat(BaseChatModel):
         except MemoryError as error:
             raise ModelUnavailable(f"{Path(self.name).name} does not fit into memory.") from error
         except Exception as error:  # the library has no error class for "there is no such model"
-            raise ModelRejected(
+            refusal = ModelRejected(
                 f"The language model {self.name} cannot be loaded: {_first_line(error)}",
                 remedy="Give a folder with safetensors, a .gguf file, or the name of a model that is cached or can be "
                 "downloaded.",
-            ) from error
+            )
+            self._refused = time.monotonic(), refusal
+            raise refusal from error
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()

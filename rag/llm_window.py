@@ -55,7 +55,7 @@ def fewest_tokens(text: str) -> int:
 
 
 class WindowFinder:
-    """A model's context length, asked of its server when first needed. Thread-safe; never raises."""
+    """A model's context length, asked of its server when first needed, or set. Thread-safe."""
 
     def __init__(self, find: Callable[[], int | None], *, default: int = UNKNOWN_WINDOW) -> None:
         self._find = find
