@@ -96,7 +96,8 @@ class DatabaseSource:
     def items(self, known: Mapping[str, Mapping[str, str]]) -> Iterator[Item | Unlisted]:  # noqa: ARG002
         """Every row. The state holds a hash of what the row says: a time stamp that stood still hides no change.
 
-        Takes as long over a row as its reader does; the snapshot stays open meanwhile.
+        The snapshot stays open until the last row is taken (or the iterator closed): a SQLite file outside of WAL mode
+        takes no writes meanwhile. Raises InvalidInput, before the first row, where the source does not fit the database.
         """
         with self._database.reading() as snapshot:
             if self._query is not None:
@@ -129,6 +130,12 @@ class DatabaseSource:
             return self._streaming(snapshot).execution_options(no_parameters=True).exec_driver_sql(query)
 
         names, rows = self._stream(snapshot, start)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidInput(
+                f"The query has more than one column called {', '.join(twice)}.",
+                remedy="Give each its own name with AS.",
+            )
         columns = tuple(Column(name) for name in names)
         everything = tuple(name for name in names if name != self._common.updated_at)
         reading = chosen(Reading(self._common.name, columns, everything, key_is_unique=False), self._common)

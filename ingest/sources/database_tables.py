@@ -17,6 +17,7 @@ from ingest.sources.database_shapes import (
     label_columns,
     unknown_name,
 )
+from rag.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Inspector
@@ -51,6 +52,10 @@ def readings(
                 found.append(catalog.reading(*place, _merged(choice, _where_it_fits(common, catalog, *place))))
         catalog.check_labels()
     _check_common(common, found)
+    names = [reading.name for reading in found]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InvalidInput(f"The source names a table twice: {', '.join(twice)}.", remedy="Name each table once.")
     return found
 
 

@@ -276,6 +276,8 @@ def test_columns_are_chosen_per_table_or_for_all(shop: str) -> None:
     "options",
     [
         {"tables": ["produkt"]},
+        {"tables": ["product", {"name": "product"}]},
+        {"query": "SELECT id, name AS id FROM maker", "key": ["id"]},
         {"tables": [{"name": "product", "text_columns": ["titel"]}]},
         {"text_columns": ["nowhere"]},
         {"updated_at": "nowhere"},
