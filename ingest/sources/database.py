@@ -97,7 +97,7 @@ class DatabaseSource:
         """Every row. The state holds a hash of what the row says: a time stamp that stood still hides no change.
 
         The snapshot stays open until the last row is taken (or the iterator closed): a SQLite file outside of WAL mode
-        takes no writes meanwhile. Raises InvalidInput, before the first row, where the source does not fit the database.
+        takes no writes meanwhile. Raises InvalidInput before the first row where the source does not fit the database.
         """
         with self._database.reading() as snapshot:
             if self._query is not None:
