@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ingest.sources.globs import covers, glob, matches
 from rag.errors import DocumentError, InvalidInput, NotAllowed, SourceError
 from rag.models import Item, Original, Unlisted
 
@@ -57,8 +58,8 @@ class FolderSource:
         resolved = _allowed(path, allowed_roots)
         self._single = None if resolved.is_dir() else resolved.name
         self._root = resolved if self._single is None else resolved.parent
-        self._include = [_glob(pattern) for pattern in include]
-        self._exclude = [_glob(pattern) for pattern in exclude]
+        self._include = [glob(pattern) for pattern in include]
+        self._exclude = [glob(pattern) for pattern in exclude]
         self._max_bytes = max_bytes
         self._suffixes = frozenset(suffix.lower() for suffix in suffixes)
 
@@ -107,7 +108,7 @@ class FolderSource:
                 continue
             parts, key, found = entry
             if stat.S_ISDIR(found.st_mode):
-                if not _matches(self._exclude, key, folder=True):
+                if not matches(self._exclude, key, folder=True):
                     waiting.append(self._listed(parts, f"{key}/", linked))
             elif stat.S_ISREG(found.st_mode) and self._wanted(key):
                 yield _File(parts, key, found.st_size, found.st_mtime_ns)
@@ -147,7 +148,7 @@ class FolderSource:
             return None
         if not inside or real in linked:
             return None
-        listed_anyway = not any(_skipped(part) for part in inside) and not _covers(
+        listed_anyway = not any(_skipped(part) for part in inside) and not covers(
             self._exclude, _shown("/".join(inside))
         )
         if listed_anyway and (stat.S_ISDIR(found.st_mode) or self._wanted(_shown("/".join(inside)))):
@@ -158,10 +159,10 @@ class FolderSource:
         return inside, found
 
     def _wanted(self, key: str) -> bool:
-        if _covers(self._exclude, key):
+        if covers(self._exclude, key):
             return False
         if self._include:
-            return _covers(self._include, key)
+            return covers(self._include, key)
         return not self._suffixes or PurePosixPath(key).suffix.lower() in self._suffixes
 
     def _item(self, file: _File) -> Item:
@@ -277,53 +278,3 @@ def _names(found: Mapping[str, Any]) -> dict[str, str]:
                 taken.add(candidate)
                 break
     return texts
-
-
-def _glob(pattern: str) -> re.Pattern[str]:
-    """A glob over relative paths with `/`, as a regular expression."""
-    text = unicodedata.normalize("NFC", pattern.strip()).removeprefix("./")
-    if not text or text == "/":
-        raise InvalidInput(f"{pattern!r} matches nothing.", remedy="Write a glob like `*.pdf` or `reports/**`.")
-    anchored = "/" in text.rstrip("/")
-    only_folders = text.endswith("/")
-    steps = [step for step in text.split("/") if step]
-    if not anchored:
-        steps.insert(0, "**")
-    expression = ""
-    for index, step in enumerate(steps):
-        last = index == len(steps) - 1
-        if step == "**":
-            expression += ".+" if last else "(?:[^/]+/)*"
-        else:
-            expression += _one_step(step) + ("" if last else "/")
-    try:
-        return re.compile(expression + ("/" if only_folders else "/?"), re.IGNORECASE)
-    except re.error as error:
-        raise InvalidInput(f"{pattern!r} is no glob ({error}).", remedy="Check its brackets.") from error
-
-
-def _one_step(step: str) -> str:
-    expression = ""
-    position = 0
-    while position < len(step):
-        character = step[position]
-        closing = step.find("]", position + 2) if character == "[" else -1
-        if closing > 0:
-            inside = step[position + 1 : closing].replace("\\", "\\\\").replace("[", "\\[")
-            expression += "[" + ("^/" + inside[1:] if inside[0] in "!^" else inside) + "]"
-            position = closing
-        else:
-            expression += {"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character))
-        position += 1
-    return expression
-
-
-def _covers(globs: Sequence[re.Pattern[str]], key: str) -> bool:
-    """Whether a glob matches this file or one of the folders it lies in."""
-    steps = key.split("/")
-    folders = ("/".join(steps[:end]) for end in range(1, len(steps)))
-    return _matches(globs, key, folder=False) or any(_matches(globs, folder, folder=True) for folder in folders)
-
-
-def _matches(globs: Sequence[re.Pattern[str]], key: str, *, folder: bool) -> bool:
-    return any(glob.fullmatch(f"{key}/" if folder else key) for glob in globs)

@@ -8,6 +8,8 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from rag.errors import DocumentError, SourceError
+
 
 class Spool:
     """One nameless temporary file. Thread-safe. A process that dies leaves nothing behind."""
@@ -24,8 +26,14 @@ class Spool:
         with self._lock:
             start, self._end = self._end, self._end + len(data)
         view = memoryview(data)
-        while view:
-            view = view[os.pwrite(self._descriptor, view, start + len(data) - len(view)) :]
+        try:
+            while view:
+                view = view[os.pwrite(self._descriptor, view, start + len(data) - len(view)) :]
+        except OSError as error:
+            raise SourceError(
+                f"A fetched page could not be kept in {tempfile.gettempdir()} ({error.strerror}).",
+                remedy="Make room there, then sync again.",
+            ) from error
         return lambda: self._read(start, len(data))
 
     def _read(self, start: int, length: int) -> bytes:
@@ -33,6 +41,6 @@ class Spool:
         while len(data) < length:
             part = os.pread(self._descriptor, length - len(data), start + len(data))
             if not part:
-                raise OSError("a temporary file lost some of its bytes")
+                raise DocumentError("failed", "A fetched page was lost before it could be read.", remedy="Sync again.")
             data += part
         return bytes(data)

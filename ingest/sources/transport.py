@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from ingest.sources.addresses import check_url, origin, shortened
 from ingest.sources.guard import Clock, GuardedBackend
+from ingest.sources.headers import checked_headers, conditions, header_texts, readable, retry_after_seconds
 from ingest.sources.unpack import Broken, unpacker
-from rag.errors import DocumentError, InvalidInput, NotAllowed
+from rag.errors import DocumentError, NotAllowed
 
 if TYPE_CHECKING:
     import httpcore
@@ -22,25 +21,13 @@ if TYPE_CHECKING:
 USER_AGENT = "Attest/0.1 (+knowledge-base reader)"
 MAX_REDIRECTS = 5
 MAX_RETRY_WAIT_SECONDS = 30.0
+_USUAL_HEADERS = {
+    "User-Agent": USER_AGENT,
+    "Accept": "text/html,application/xhtml+xml,application/pdf;q=0.9,*/*;q=0.8",
+    "Accept-Encoding": "gzip, deflate",  # what can be counted while it is unpacked
+}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WORTH_RETRYING = frozenset({429, 500, 502, 503, 504})
-_OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "range"})
-_READABLE_TYPES = frozenset(
-    {
-        "application/xhtml+xml",
-        "application/xml",
-        "application/json",
-        "application/x-ndjson",
-        "application/jsonl",
-        "application/pdf",
-        "application/x-pdf",
-        "application/msword",
-        "application/vnd.ms-excel",
-        "application/vnd.ms-powerpoint",
-        "application/csv",
-    }
-)
-_READABLE_SUFFIXES = (".pdf", ".docx", ".pptx", ".xlsx", ".csv", ".json", ".jsonl", ".md", ".markdown", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +77,7 @@ class Transport:
         self._allow_private = allow_private
         self._max_bytes = max_bytes
         self._delay_seconds = delay_seconds
-        self._headers = _checked_headers(headers or {}, cookies or {})
+        self._headers = checked_headers(headers or {}, cookies or {})
         self._trusted_hosts = trusted_hosts
         self._timeouts = timeouts or Timeouts()
         self._retries = retries
@@ -124,12 +111,12 @@ class Transport:
         address that may not be read, DocumentError "too_large", "unsupported" (unless `any_type`) or "failed".
         """
         first = hop = check_url(url, allow_private=self._allow_private)
-        conditions = _conditions(etag, last_modified)
+        asked_before = conditions(etag, last_modified)
         redirected_from: list[str] = []
         with self._lock:
             while True:
                 own = self._headers if self._may_see_headers(first, hop) else {}
-                page = self._persist(hop, {**own, **conditions}, any_type=any_type)
+                page = self._persist(hop, {**own, **asked_before}, any_type=any_type)
                 target = page.headers.get("location")
                 if page.status not in _REDIRECTS or not target:
                     return _redirected(page, redirected_from)
@@ -186,7 +173,7 @@ class Transport:
                 if last:
                     raise DocumentError("failed", error.detail, remedy="Try again later, or check the site.") from error
             else:
-                wait = max(wait, _retry_after_seconds(page.headers.get("retry-after")))
+                wait = max(wait, retry_after_seconds(page.headers.get("retry-after")))
                 if page.status not in _WORTH_RETRYING or last or wait > MAX_RETRY_WAIT_SECONDS:
                     return page
             time.sleep(wait)
@@ -198,13 +185,9 @@ class Transport:
         self._wait_turn(str(url))
         seconds = self._timeouts
         self._clock.start(seconds.total)
-        request_headers = {
-            "Host": url.netloc.decode("ascii"),
-            "User-Agent": USER_AGENT,
-            "Accept": "text/html,application/xhtml+xml,application/pdf;q=0.9,*/*;q=0.8",
-            "Accept-Encoding": "gzip, deflate",  # what can be counted while it is unpacked
-            **headers,
-        }
+        given = {name.lower() for name in headers}
+        usual = {name: value for name, value in _USUAL_HEADERS.items() if name.lower() not in given}
+        request_headers = {"Host": url.netloc.decode("ascii"), **usual, **headers}
         try:
             with self._pool.stream(
                 "GET",
@@ -231,11 +214,11 @@ class Transport:
         self._asked[site] = time.monotonic()
 
     def _page(self, url: str, response: httpcore.Response, *, any_type: bool) -> Page:
-        headers = _header_texts(response.headers)
+        headers = header_texts(response.headers)
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower() or None
         data = b""
         if response.status == 200:
-            if not any_type and not _readable(media_type, url):
+            if not any_type and not readable(media_type, url):
                 raise DocumentError(
                     "unsupported", f"{shortened(url)} is {media_type}, which is not read.", remedy="Leave it out."
                 )
@@ -283,58 +266,6 @@ class _Interrupted(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
-
-
-def _readable(media_type: str | None, url: str) -> bool:
-    if media_type is None or media_type in _READABLE_TYPES:
-        return True
-    if media_type.startswith("text/"):
-        return media_type not in ("text/css", "text/javascript", "text/calendar")
-    if media_type.startswith(("application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument.")):
-        return True
-    is_file = media_type in ("application/octet-stream", "binary/octet-stream", "application/force-download")
-    return is_file and url.partition("?")[0].lower().endswith(_READABLE_SUFFIXES)
-
-
-def _header_texts(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for name, value in headers:
-        try:
-            text = value.decode("utf-8")  # a Location with raw Chinese in it
-        except UnicodeDecodeError:
-            text = value.decode("latin-1")
-        key = name.decode("ascii", "replace").lower()
-        texts[key] = f"{texts[key]}, {text}" if key in texts and key != "location" else text
-    return texts
-
-
-def _checked_headers(headers: Mapping[str, str], cookies: Mapping[str, str]) -> dict[str, str]:
-    checked = dict(headers)
-    if cookies:
-        checked["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    for name, value in checked.items():
-        if not name or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise InvalidInput(f"{name!r} cannot be the name of a header.", remedy="Write it as `Accept-Language`.")
-        if name.lower() in _OWN_HEADERS:
-            raise InvalidInput(f"The header {name} is set by Attest itself.", remedy="Leave it out.")
-        if not value.isascii() or not value.isprintable():  # the value stays out of the message: it may be a secret
-            raise InvalidInput(f"The value of the header {name} has characters that a header cannot carry.")
-    return checked
-
-
-def _conditions(etag: str | None, last_modified: str | None) -> dict[str, str]:
-    pairs = {"If-None-Match": etag, "If-Modified-Since": last_modified}
-    return {name: value for name, value in pairs.items() if value and value.isascii() and value.isprintable()}
-
-
-def _retry_after_seconds(text: str | None) -> float:
-    if not text:
-        return 0.0
-    if text.strip().isdecimal():
-        return float(text)
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    return 0.0
 
 
 def _redirected(page: Page, redirected_from: list[str]) -> Page:
