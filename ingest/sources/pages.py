@@ -14,6 +14,7 @@ from rag.errors import AttestError
 
 MAX_PARSED_BYTES = 5 * 2**20  # links further down a page are not looked for
 MAX_LINKS = 1_000
+MAX_LINKS_READ = 10_000  # many may lead to one address; each costs 0.1 ms to read
 MAX_URL_CHARS = 1_500
 MAX_PARAMETERS = 8
 MAX_LOGIN_CHARS = 400  # a page with a password field and more text than this has something to say of its own
@@ -40,19 +41,28 @@ class PageFacts:
 def page_facts(
     data: bytes, url: str, *, media_type: str | None, charset: str | None, robots_header: str = ""
 ) -> PageFacts:
-    """The facts of one page; of anything but HTML only what the header says."""
+    """The facts of one page; of anything but HTML, and of bytes that are no page, only what the header says."""
+    import lxml.etree
+
     # "otherbot: noindex" is for another reader.
     rules = {part.strip() for part in robots_header.lower().split(",") if ":" not in part}
+    from_header = PageFacts(listed=not rules & {"noindex", "none"})
     if media_type not in (None, "text/html", "application/xhtml+xml"):
-        return PageFacts(listed=not rules & {"noindex", "none"})
-    import lxml.etree
+        return from_header
+    try:
+        return _html_facts(data[:MAX_PARSED_BYTES], url, charset, rules)
+    except (lxml.etree.LxmlError, ValueError):
+        return from_header
+
+
+def _html_facts(data: bytes, url: str, charset: str | None, rules: set[str]) -> PageFacts:
     import lxml.html
 
-    parser = lxml.html.HTMLParser(encoding=charset, no_network=True)
     try:
-        root = lxml.html.document_fromstring(data[:MAX_PARSED_BYTES], parser=parser)
-    except (lxml.etree.LxmlError, ValueError):  # an empty page, or bytes that are no page at all
-        return PageFacts(listed=not rules & {"noindex", "none"})
+        parser = lxml.html.HTMLParser(encoding=charset, no_network=True)
+    except LookupError:  # Python knows it and libxml2 does not
+        parser = lxml.html.HTMLParser(no_network=True)
+    root = lxml.html.document_fromstring(data, parser=parser)
     for meta in root.iterfind(".//meta[@name]"):
         if meta.get("name", "").lower() in ("robots", "attest"):
             rules |= set(re.findall(r"[a-z]+", (meta.get("content") or "").lower()))
@@ -72,14 +82,16 @@ def _base(root, url: str) -> str:  # type: ignore[no-untyped-def]  # lxml has no
 
 def _links(root, base: str) -> list[str]:  # type: ignore[no-untyped-def]
     found: dict[str, None] = {}
+    seen: set[str] = set()
     for element in root.iter("a", "area"):
         href = element.get("href")
-        if not href or "nofollow" in (element.get("rel") or "").lower().split():
+        if not href or href in seen or "nofollow" in (element.get("rel") or "").lower().split():
             continue
+        seen.add(href)
         url = _absolute(href, base)
         if url is not None:
             found[url] = None
-        if len(found) >= MAX_LINKS:
+        if len(found) >= MAX_LINKS or len(seen) >= MAX_LINKS_READ:
             break
     return list(found)
 

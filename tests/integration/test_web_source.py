@@ -59,6 +59,11 @@ class Site:
         self.headers.clear()
 
 
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Clients hang up on purpose here."""
+
+
 @pytest.fixture
 def make_site() -> Iterator[Callable[..., Site]]:
     running: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
@@ -82,7 +87,7 @@ def make_site() -> Iterator[Callable[..., Site]]:
             def log_message(self, *_: Any) -> None:
                 """A test's output is the test's own."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = QuietServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -211,6 +216,14 @@ def test_bytes_and_charset_arrive_as_they_were_sent(site: Site) -> None:
     assert isinstance(item, Item)
     assert item.load().data == body
     assert item.load().media_type == "text/html; charset=gbk"
+
+
+@pytest.mark.parametrize("charset", ["rot13", "utf-8-sig", "no-such-charset", '"', "x" * 5000])
+def test_a_charset_that_nobody_knows_stops_nothing(site: Site, charset: str) -> None:
+    site.links("/", "/b")
+    site.pages["/"].headers["Content-Type"] = f"text/html; charset={charset}"  # type: ignore[union-attr]
+    site.links("/b")
+    assert list(listed(web(site, "/", crawl_depth=1), site)) == ["/", "/b"]
 
 
 def test_an_unchanged_page_costs_one_small_answer_and_can_still_be_loaded(site: Site) -> None:
