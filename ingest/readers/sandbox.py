@@ -208,7 +208,6 @@ def _environment() -> dict[str, str]:
     return {
         **passed,
         "PYTHONPATH": os.pathsep.join([root, *(str(Path(entry).resolve()) for entry in sys.path if entry)]),
-        "PYTHONFAULTHANDLER": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         # Libraries with a thread pool take it at import; each thread's arena counts against the memory limit.
         "OMP_NUM_THREADS": "1",

@@ -79,6 +79,13 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sandbox(stand_in: None) -> Iterator[Sandbox]:
+    box = Sandbox(memory_bytes=512 * MEBIBYTE, timeout_seconds=60)
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def hasty_sandbox(stand_in: None) -> Iterator[Sandbox]:
     box = Sandbox(memory_bytes=512 * MEBIBYTE, timeout_seconds=3)
     yield box
     box.close()
@@ -96,23 +103,31 @@ def refusal(sandbox: Sandbox, command: str) -> DocumentError:
 
 
 @pytest.mark.parametrize(
-    ("command", "status"),
+    ("command", "status", "said"),
     [
-        ("loop", "too_large"),
-        ("sleep", "too_large"),
-        ("memory", "too_large"),
-        ("recurse", "too_large"),
-        ("abort", "failed"),
-        ("exit", "failed"),
-        ("raise", "failed"),
-        ("refuse", "corrupt"),
+        ("memory", "too_large", "512 MiB of memory"),
+        ("recurse", "too_large", "nested too deeply"),
+        ("abort", "failed", "signal 6"),
+        ("exit", "failed", "exit code 3"),
+        ("raise", "failed", "a reader's own mistake"),
+        ("refuse", "corrupt", "is broken"),
     ],
 )
 def test_a_document_that_harms_its_reader_is_reported_and_the_next_is_read(
-    sandbox: Sandbox, command: str, status: str
+    sandbox: Sandbox, command: str, status: str, said: str
 ) -> None:
-    assert refusal(sandbox, command).status == status
+    error = refusal(sandbox, command)
+    assert error.status == status
+    assert said in error.detail
     assert read(sandbox, "well").endswith("well")
+
+
+@pytest.mark.parametrize("command", ["loop", "sleep"])
+def test_a_document_that_takes_too_long_is_given_up(hasty_sandbox: Sandbox, command: str) -> None:
+    error = refusal(hasty_sandbox, command)
+    assert error.status == "too_large"
+    assert "longer than 3 s" in error.detail
+    assert read(hasty_sandbox, "well").endswith("well")
 
 
 def test_one_process_reads_many_documents_and_is_replaced_in_time(stand_in: None) -> None:
