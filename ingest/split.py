@@ -230,12 +230,14 @@ def _fitting_spans(
     while any(count > limit for count in counts):  # rare: the parts of a text had fewer tokens than the text
         kept: list[list[_Unit]] = []
         for span, count in zip(spans, counts, strict=True):
-            if count <= limit:
+            if count <= limit or span[-1].end - span[0].start < 2:
                 kept.append(span)
                 continue
             span = span if len(span) > 1 else _halves(span[0])
             share = count / sum(unit.tokens or 1.0 for unit in span)
             kept.extend(_spans(text, [replace(unit, tokens=(unit.tokens or 1.0) * share) for unit in span], limit))
+        if len(kept) == len(spans):
+            break  # single characters of more tokens than the limit: nothing is left to cut
         spans = kept
         counts = count_tokens([text[span[0].start : span[-1].end] for span in spans])
     return spans, counts

@@ -151,6 +151,12 @@ def test_a_tokenizer_that_counts_a_text_higher_than_its_parts_is_believed() -> N
     assert max(piece.tokens for piece in pieces) <= 200
 
 
+def test_a_tokenizer_that_nothing_can_satisfy_ends_all_the_same() -> None:
+    parsed = _parsed(["Hello there. General remarks."])
+    pieces = _split(parsed, count_tokens=lambda texts: [1_000 for _ in texts], title="")
+    assert "".join(piece.text for piece in pieces) == parsed.text
+
+
 def test_a_window_too_small_for_any_text_is_said() -> None:
     with pytest.raises(InvalidInput, match="cannot be cut into pieces"):
         _split(_parsed(["Hello."]), window=12)
