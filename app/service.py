@@ -30,13 +30,14 @@ DEFAULT_COLLECTION = "default"
 UPLOADS = "uploads"  # the source that a collection's uploads belong to
 
 _ATTACH_AGAIN_SECONDS = 5.0
+_CLOSE_SECONDS = 20.0
 _MIB = 1024 * 1024
 
 
 class Service:
     """Owns the data folder from construction to `close`. Raises FolderInUse where another process does."""
 
-    def __init__(self, settings: Settings, *, embedder: Embedder | None = None) -> None:
+    def __init__(self, settings: Settings, *, embedder: Embedder | None = None, warm: bool = True) -> None:
         self.settings = settings
         self.owner = Owner(settings.data_dir)
         self.token = secrets.token_urlsafe(32)  # lets this user's own commands in, through the owner's note
@@ -59,14 +60,16 @@ class Service:
         self._closing = threading.Event()
         self._attaching = threading.Thread(target=self._attach, name="attach", daemon=True)
         self._warming = threading.Thread(target=self._warm, name="warm", daemon=True)
-        self.embedder_problem: str | None = "The embedder is loading."
+        # A short-lived service (`warm=False`) loads the embedder when something needs it, and many commands never do.
+        self.embedder_problem: str | None = "The embedder is loading." if warm else None
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
-        """Terms first, so that questions can be answered; the embedder, Chroma and old jobs follow in the background."""
+        """Terms first, so that questions can be answered; embedder, Chroma and old jobs follow in the background."""
         self.base.caches.attach_terms()
-        self._warming.start()
+        if self.embedder_problem is not None:
+            self._warming.start()
         self._attaching.start()
 
     def _attach(self) -> None:
@@ -110,6 +113,12 @@ class Service:
         self._closing.set()
         self.jobs.close()
         self._sandbox.close()
+        for thread in (
+            self._warming,
+            self._attaching,
+        ):  # a model that is still loading crashes an interpreter that ends
+            if thread.is_alive():
+                thread.join(_CLOSE_SECONDS)
         self.base.caches.close()
         self.base.catalog.close()
         self.owner.release()

@@ -1,0 +1,635 @@
+"""The command line. Every command is a client of the service: see `app.client`.
+
+Nothing heavy is imported at the top: `attest --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rag.errors import AttestError, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from app.client import Client
+    from rag.settings import Settings
+
+FAILED, USAGE, UNANSWERED, PARTIAL, INTERRUPTED = 1, 2, 3, 4, 130
+
+_HELP = """Answers from your PDFs, web pages and databases, every sentence with a source that can be checked.
+
+Every command goes through the running service, or is the service itself for as long as it takes.
+
+Exit codes: 0 done · 1 failed, or the doctor found a problem · 2 wrong usage · 3 no answer in the sources ·
+4 done in part: some documents could not be read · 130 interrupted
+"""
+_MOST_PLAN_LINES = 200
+_UPLOADS = "upload"  # the kind of source that has nowhere to look for news
+
+app = typer.Typer(name="attest", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+sources_app = typer.Typer(help="Folders, web sites and databases that knowledge comes from.", no_args_is_help=True)
+documents_app = typer.Typer(help="Single documents.", no_args_is_help=True)
+collections_app = typer.Typer(help="Knowledge bases.", no_args_is_help=True)
+jobs_app = typer.Typer(help="Long work.", no_args_is_help=True)
+app.add_typer(sources_app, name="sources")
+app.add_typer(documents_app, name="documents")
+app.add_typer(collections_app, name="collections")
+app.add_typer(jobs_app, name="jobs")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the HTTP interface has it.")]
+InCollection = Annotated[str, typer.Option("--collection", "-c", help="Name or id of the collection.")]
+InCollections = Annotated[list[str] | None, typer.Option("--collection", "-c", help="Name; repeat for several. All.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+TopK = Annotated[int | None, typer.Option(min=1, max=50, help="Passages to look for.")]
+AllowDeletes = Annotated[bool, typer.Option(help="Permit removing more than a fifth of a source.")]
+Verify = Annotated[bool, typer.Option(help="Read everything, whatever the source says has not changed.")]
+
+
+def main() -> None:
+    """Entry point. An error is one sentence on stderr; ATTEST_DEBUG=1 shows where it came from."""
+    from app.terminal import complain, prepare
+
+    prepare()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
+    try:
+        app()
+    except AttestError as problem:
+        _raise_for_debugging()
+        complain(str(problem))
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the pipe has seen enough
+        sys.exit(FAILED)
+    except Exception as problem:  # noqa: BLE001  # the outermost edge: a person gets a sentence, not a traceback
+        _raise_for_debugging()
+        complain(f"Something unforeseen went wrong: {type(problem).__name__}: {problem} ATTEST_DEBUG=1 shows where.")
+        sys.exit(FAILED)
+
+
+def _raise_for_debugging() -> None:
+    if os.environ.get("ATTEST_DEBUG"):
+        raise  # called from an except clause only
+
+
+def read_settings(**changes: Any) -> Settings:
+    """From the environment and `.env`; `changes` that are not None win."""
+    from pydantic import ValidationError
+
+    from rag.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in changes.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "ATTEST_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise InvalidInput(f"{name} cannot be used: {first['msg']}.", remedy="Change it, or leave it out.") from error
+
+
+@contextmanager
+def connected() -> Iterator[Client]:
+    import logging
+
+    from app.client import Client
+    from app.terminal import hint
+
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    with Client(read_settings(), hint=hint) as client:
+        yield client
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(version("attest"))
+        raise typer.Exit
+
+
+@app.callback()
+def attest(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+# ── the service ───────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: ATTEST_HOST, 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. Default: ATTEST_PORT, 8000.")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    as_json: AsJson = False,
+) -> None:
+    """Run the service until Ctrl-C or SIGTERM."""
+    import logging
+
+    from app.terminal import say, show_json
+
+    levels = ("debug", "info", "warning", "error")
+    if log_level not in levels:
+        raise typer.BadParameter(f"Use one of {', '.join(levels)}.", param_hint="--log-level")
+    settings = read_settings(host=host, port=port)
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for library in ("httpx", "httpcore", "chromadb", "urllib3", "sentence_transformers", "transformers", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+    def listening(url: str) -> None:
+        if as_json:
+            show_json({"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir), "pid": os.getpid()})
+        else:
+            say(f"Attest listens on {url} · {url}/docs · data in {settings.data_dir} · Ctrl-C stops it")
+        sys.stdout.flush()
+
+    try:
+        run_service(settings, listening)
+    except KeyboardInterrupt:  # a signal, after everything was closed
+        return
+
+
+def run_service(settings: Settings, listening: Any) -> None:
+    from app.main import check_exposure
+    from app.server import Server, listen
+    from app.service import Service
+
+    check_exposure(settings)
+    service = Service(settings)
+    try:
+        server = Server(service, listen(settings.host, settings.port), listening=listening)
+    except BaseException:
+        service.close()
+        raise
+    server.serve_until_stopped()
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Is all well? Exit code 1 when something is not."""
+    from app.terminal import hint, show_json, table
+
+    with connected() as client:
+        found = client.get("/v1/doctor")
+        if as_json:
+            show_json(found)
+        else:
+            table(("check", "", "finding"), [(item["name"], item["level"], item["detail"]) for item in found["checks"]])
+            hint("No service was running." if client.is_own else f"The service runs at {client.url}.")
+    if not found["ok"]:
+        raise typer.Exit(FAILED)
+
+
+# ── questions ─────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question; - reads it from stdin.")],
+    collection: InCollections = None,
+    top_k: TopK = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question, with sources. Exit code 3 when the sources have no answer."""
+    from app.terminal import Told, show_json
+
+    body = _question(question, collection, top_k)
+    with connected() as client:
+        if as_json:
+            answer = client.post("/v1/ask", body)
+            show_json(answer)
+        else:
+            told, answer = Told(), None
+            for event, content in client.stream("/v1/ask", {**body, "stream": True}):
+                if event == "sentence":
+                    told.sentence(content)
+                elif event == "final":
+                    answer = content
+                    told.final(content)
+            if answer is None:
+                raise AttestError("The service broke off before the answer was complete.", remedy="Ask again.")
+    if answer["refused"]:
+        raise typer.Exit(UNANSWERED)
+
+
+@app.command()
+def search(
+    question: Annotated[str, typer.Argument(help="What to look for; - reads it from stdin.")],
+    collection: InCollections = None,
+    top_k: TopK = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the passages that answer best, with their scores."""
+    from app.terminal import hint, show_hits, show_json
+
+    with connected() as client:
+        found = client.post("/v1/search", _question(question, collection, top_k))
+    if as_json:
+        show_json(found)
+    elif found["hits"]:
+        show_hits(found["hits"])
+    else:
+        hint("Nothing was found.")
+
+
+def _question(question: str, collections: list[str] | None, top_k: int | None) -> dict[str, Any]:
+    text = sys.stdin.read() if question == "-" else question
+    if not text.strip():
+        raise typer.BadParameter("The question is empty.", param_hint="QUESTION")
+    body: dict[str, Any] = {"question": text.strip()}
+    return body | ({"collection": collections} if collections else {}) | ({"top_k": top_k} if top_k else {})
+
+
+# ── sources ───────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def sync(
+    source: Annotated[list[str] | None, typer.Argument(help="Names or ids. Default: all.")] = None,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    allow_deletes: AllowDeletes = False,
+    verify: Verify = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the knowledge base to what its sources have now. Exit code 4 when some documents could not be read."""
+    with connected() as client:
+        chosen = _choose(client.sources(collection=collection), source or [])
+        if dry_run:
+            _show_plans(client, chosen, verify=verify, as_json=as_json)
+            return
+        run_sync(client, chosen, allow_deletes=allow_deletes, verify=verify, as_json=as_json)
+
+
+def _choose(sources: list[dict[str, Any]], wanted: list[str]) -> list[dict[str, Any]]:
+    if not wanted:
+        chosen = [item for item in sources if item["kind"] != _UPLOADS]
+        if not chosen:
+            raise NotFound("There is no source yet.", remedy="attest sources add NAME --folder PATH makes one.")
+        return chosen
+    chosen = []
+    for name in wanted:
+        found = [item for item in sources if name in (item["id"], item["name"])]
+        if not found:
+            raise NotFound(f"There is no source “{name}”.", remedy="attest sources list shows those that there are.")
+        chosen += [item for item in found if item not in chosen]
+    return chosen
+
+
+def _show_plans(client: Client, sources: list[dict[str, Any]], *, verify: bool, as_json: bool) -> None:
+    from app.client import part
+    from app.terminal import counts, hint, show_json, table
+
+    body = {"dry_run": True, "verify": verify}
+    plans = [(item, client.post(f"/v1/sources/{part(item['id'])}/sync", body)) for item in sources]
+    if as_json:
+        show_json({"plans": [{"source_id": item["id"], "source": item["name"], **plan} for item, plan in plans]})
+        return
+    rows = [(source["name"], line["state"], line["key"]) for source, plan in plans for line in plan["items"]]
+    table(("source", "plan", "document"), rows[:_MOST_PLAN_LINES])
+    if len(rows) > _MOST_PLAN_LINES:
+        hint(f"… and {len(rows) - _MOST_PLAN_LINES} more; --json has all of them.")
+    for item, plan in plans:
+        hint(f"{item['name']}: {counts(plan['counts']) or 'nothing there'}")
+
+
+def run_sync(
+    client: Client, sources: list[dict[str, Any]], *, allow_deletes: bool, verify: bool, as_json: bool
+) -> None:
+    from app.client import part
+
+    body = {"allow_deletes": allow_deletes, "verify": verify}
+    jobs = {client.post(f"/v1/sources/{part(item['id'])}/sync", body)["id"]: item["name"] for item in sources}
+    _follow(client, jobs, as_json=as_json)
+
+
+def _follow(client: Client, names: dict[str, str], *, as_json: bool) -> None:
+    """Wait for jobs (id → name) with a bar for each, say how they went, and end with the exit code that fits."""
+    from app.client import interruptible
+    from app.terminal import progress, show_job, show_json
+
+    with interruptible(client, names), progress(names) as moved:
+        jobs = client.follow(names, moved)
+    if as_json:
+        show_json({"jobs": jobs})
+    else:
+        for job in jobs:
+            show_job(job, name=names[job["id"]])
+    states = Counter(job["state"] for job in jobs)
+    if states["succeeded"] == len(jobs):
+        return
+    raise typer.Exit(PARTIAL if states["succeeded"] or states["partial"] else FAILED)
+
+
+@sources_app.command("list")
+def list_sources(
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the sources that there are."""
+    from app.terminal import show_json, table
+
+    with connected() as client:
+        found = client.sources(collection=collection)
+    if as_json:
+        show_json({"data": found})
+        return
+    rows = [
+        (item["name"], item["kind"], item["collection"], item["synced_at"] or "never", item["id"]) for item in found
+    ]
+    table(("name", "kind", "collection", "synced", "id"), rows)
+
+
+@sources_app.command("add")
+def add_source(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    folder: Annotated[Path | None, typer.Option(help="A folder; relative to where you are.")] = None,
+    web: Annotated[list[str] | None, typer.Option(help="A web address; repeat for several.")] = None,
+    sitemap: Annotated[str | None, typer.Option(help="Web: the address of a sitemap.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Name of the variable ATTEST_DB_… of the service that holds the database's URL.")
+    ] = None,
+    include: Annotated[list[str] | None, typer.Option(help="Folder, web: only what fits this pattern; repeat.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Folder, web: not what fits this pattern; repeat.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, max=10, help="Web: follow links so many steps.")] = None,
+    max_pages: Annotated[int | None, typer.Option(min=1, max=10_000, help="Web: fetch at most so many pages.")] = None,
+    allow_private: Annotated[bool, typer.Option(help="Web: permit addresses of your own network.")] = False,
+    table: Annotated[list[str] | None, typer.Option(help="Database: a table; repeat. Default: all.")] = None,
+    query: Annotated[str | None, typer.Option(help="Database: one SELECT instead of tables; needs --key.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Database: column of the query's key; repeat.")] = None,
+    collection: InCollection = "default",
+    sync_now: Annotated[bool, typer.Option("--sync/--no-sync", help="Read it at once.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Add a folder, a web site or a database, and read it. A collection that does not exist is made."""
+    from app.client import part
+    from app.terminal import say, show_json
+
+    body = {"name": name} | _one_kind(
+        folder=_folder(folder, include, exclude) if folder else None,
+        web=_web(web, sitemap, include, exclude, depth, max_pages, allow_private) if web or sitemap else None,
+        database=_database(database, table, query, key) if database else None,
+    )
+    with connected() as client:
+        chosen = client.collection(collection, create=True)
+        added = client.post(f"/v1/collections/{part(chosen['id'])}/sources", body)
+        if sync_now:
+            run_sync(client, [added], allow_deletes=False, verify=False, as_json=as_json)
+        elif as_json:
+            show_json(added)
+        else:
+            say(f"Added {added['name']} ({added['id']}) to {chosen['name']}. attest sync {added['name']} reads it.")
+
+
+def _one_kind(**kinds: dict[str, Any] | None) -> dict[str, Any]:
+    given = [(kind, config) for kind, config in kinds.items() if config is not None]
+    if len(given) != 1:
+        raise typer.BadParameter("Say what it is: one of --folder, --web (or --sitemap) and --database.")
+    return {"kind": given[0][0], "config": given[0][1]}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _folder(path: Path, include: list[str] | None, exclude: list[str] | None) -> dict[str, Any]:
+    # The service may run elsewhere: where this command stands is known only here.
+    return {"path": str(path.expanduser().absolute())} | _given(include=include, exclude=exclude)
+
+
+def _web(
+    urls: list[str] | None,
+    sitemap: str | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+    depth: int | None,
+    max_pages: int | None,
+    allow_private: bool,
+) -> dict[str, Any]:
+    crawl = {name: value for name, value in (("depth", depth), ("max_pages", max_pages)) if value is not None}
+    return _given(
+        urls=urls, sitemap=sitemap, include=include, exclude=exclude, crawl=crawl, allow_private=allow_private
+    )
+
+
+def _database(url_env: str, tables: list[str] | None, query: str | None, key: list[str] | None) -> dict[str, Any]:
+    if bool(query) != bool(key) or (query and tables):
+        raise typer.BadParameter("--query stands with --key, and instead of --table.")
+    return {"url_env": url_env} | _given(tables=tables, query=query, key=key)
+
+
+@sources_app.command("remove")
+def remove_source(
+    source: Annotated[str, typer.Argument(help="Name or id.")],
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a source and all that came from it."""
+    from app.client import part
+
+    with connected() as client:
+        found = _choose(client.sources(collection=collection), [source])
+        if len(found) > 1:
+            names = ", ".join(item["collection"] for item in found)
+            raise InvalidInput(f"“{source}” is in {names}.", remedy="Say which with --collection, or give its id.")
+        _confirm(f"Remove the source “{found[0]['name']}” and every document of it?", yes=yes)
+        client.delete(f"/v1/sources/{part(found[0]['id'])}")
+    _removed(found[0], as_json=as_json)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("Nobody is there to be asked; --yes says that it is meant.", param_hint="--yes")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(FAILED)
+
+
+def _removed(item: dict[str, Any], *, as_json: bool) -> None:
+    from app.terminal import say, show_json
+
+    if as_json:
+        show_json({"removed": item["id"]})
+    else:
+        say(f"Removed {item.get('name') or item.get('title')} ({item['id']}).")
+
+
+# ── documents ─────────────────────────────────────────────────────────────────────────────────
+
+
+@documents_app.command("list")
+def list_documents(collection: InCollection = "default", as_json: AsJson = False) -> None:
+    """Print the documents of a collection."""
+    from app.terminal import show_json, table
+
+    with connected() as client:
+        found = _documents(client, collection)
+    if as_json:
+        show_json({"data": found})
+        return
+    rows = [(item["title"], item["status"], item["version"] or "-", item["uri"], item["id"]) for item in found]
+    table(("title", "status", "version", "where", "id"), rows)
+
+
+def _documents(client: Client, collection: str) -> list[dict[str, Any]]:
+    from app.client import part
+
+    chosen = client.collection(collection)
+    return list(client.pages(f"/v1/collections/{part(chosen['id'])}/documents", limit=500))
+
+
+@documents_app.command("show")
+def show_document(
+    document: Annotated[str, typer.Argument(help="Its id.")],
+    version: Annotated[int | None, typer.Option(min=1, help="Another version than the active one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a document's text, as citations count in it."""
+    from app.client import part
+    from app.terminal import say, show_json
+
+    with connected() as client:
+        found = client.get(f"/v1/documents/{part(document)}/text", version=version)
+    if as_json:
+        show_json(found)
+    else:
+        say(found["text"])
+
+
+@documents_app.command("add")
+def add_documents(
+    file: Annotated[list[Path], typer.Argument(help="Files to hand over.", exists=True, dir_okay=False, readable=True)],
+    collection: InCollection = "default",
+    title: Annotated[str | None, typer.Option(help="Title of a single file.")] = None,
+    key: Annotated[str | None, typer.Option(help="Identity of a single file. Default: its name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hand over files. The same again adds nothing; a changed one is a new version."""
+    from app.client import part
+
+    if len(file) > 1 and (title or key):
+        raise typer.BadParameter("--title and --key go with a single file.")
+    with connected() as client:
+        chosen = client.collection(collection, create=True)
+        path = f"/v1/collections/{part(chosen['id'])}/documents"
+        names: dict[str, str] = {}
+        for one in file:
+            upload = {"file": (one.name, one.read_bytes())}
+            job = client.call("POST", path, files=upload, data=_given(title=title, key=key))
+            names[job["id"]] = one.name
+        _follow(client, names, as_json=as_json)
+
+
+@documents_app.command("remove")
+def remove_document(
+    document: Annotated[str, typer.Argument(help="Id, key or title.")],
+    collection: InCollection = "default",
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a document. One that its source still has comes back with the source's next sync."""
+    from app.client import part
+
+    with connected() as client:
+        if document.startswith("doc_"):
+            found = [client.get(f"/v1/documents/{part(document)}")]
+        else:
+            found = [item for item in _documents(client, collection) if document in (item["key"], item["title"])]
+        if not found:
+            raise NotFound(f"There is no document “{document}” in {collection}.", remedy="attest documents list")
+        if len(found) > 1:
+            raise InvalidInput(f"“{document}” names {len(found)} documents.", remedy="Give the id of one of them.")
+        _confirm(f"Remove “{found[0]['title']}”?", yes=yes)
+        client.delete(f"/v1/documents/{part(found[0]['id'])}")
+    _removed(found[0], as_json=as_json)
+
+
+# ── collections and jobs ──────────────────────────────────────────────────────────────────────
+
+
+@collections_app.command("list")
+def list_collections(as_json: AsJson = False) -> None:
+    """Print the collections that there are."""
+    from app.terminal import show_json, table
+
+    with connected() as client:
+        found = list(client.pages("/v1/collections"))
+    if as_json:
+        show_json({"data": found})
+    else:
+        rows = [(item["name"], item["documents"], item["chunks"], item["id"]) for item in found]
+        table(("name", "documents", "chunks", "id"), rows)
+
+
+@collections_app.command("create")
+def create_collection(name: str, as_json: AsJson = False) -> None:
+    """Make a collection."""
+    from app.terminal import say, show_json
+
+    with connected() as client:
+        made = client.post("/v1/collections", {"name": name})
+    if as_json:
+        show_json(made)
+    else:
+        say(f"Made {made['name']} ({made['id']}).")
+
+
+@collections_app.command("remove")
+def remove_collection(name: str, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Remove a collection with its sources, documents and versions."""
+    from app.client import part
+
+    with connected() as client:
+        found = client.collection(name)
+        _confirm(f"Remove “{found['name']}” with its {found['documents']} documents?", yes=yes)
+        client.delete(f"/v1/collections/{part(found['id'])}")
+    _removed(found, as_json=as_json)
+
+
+@jobs_app.command("list")
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only those in this state.")] = None, as_json: AsJson = False
+) -> None:
+    """Print the latest jobs."""
+    from app.terminal import counts, show_json, table
+
+    with connected() as client:
+        found = client.get("/v1/jobs", state=state, limit=50)["data"]
+    if as_json:
+        show_json({"data": found})
+    else:
+        rows = [(item["id"], item["kind"], item["state"], counts(item["counts"]), item["created_at"]) for item in found]
+        table(("id", "kind", "state", "counts", "created"), rows)
+
+
+@jobs_app.command("cancel")
+def cancel_job(job: Annotated[str, typer.Argument(help="Its id.")], as_json: AsJson = False) -> None:
+    """Stop a job. What was read stays."""
+    from app.client import part
+    from app.terminal import say, show_json
+
+    with connected() as client:
+        client.cancel([job])
+        found = client.get(f"/v1/jobs/{part(job)}")
+    if as_json:
+        show_json(found)
+    else:
+        say(f"{job} is {found['state']}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""What people see: answers, tables and progress. Results go to stdout, everything about them to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Json = Mapping[str, Any]
+
+# What was ingested may hold escape sequences; it must not be able to write to somebody's terminal settings.
+_CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_LONGEST_QUOTE_CHARS = 300
+
+
+def clean(text: object) -> str:
+    return str(text).translate(_CONTROL)
+
+
+def prepare() -> None:
+    """Characters that this terminal's encoding lacks are shown as escapes instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # Nothing in a text is markup, an emoji code or worth a colour of its own.
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "", *, style: str | None = None) -> None:
+    """To stdout."""
+    _console().print(clean(text), style=style)
+
+
+def hint(text: str) -> None:
+    """To stderr: about the work, not its result."""
+    _console(stderr=True).print(clean(text), style="dim")
+
+
+def complain(text: str) -> None:
+    console = _console(stderr=True)
+    console.print("Error: ", style="bold red", end="")
+    console.print(clean(text))
+
+
+def show_json(content: Any) -> None:
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    sys.stdout.write(json.dumps(content, ensure_ascii=encoding != "utf8", indent=2) + "\n")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table for people; lines of tab-separated values, without the headings, for a pipe."""
+    console = _console()
+    if not console.is_terminal:
+        for row in rows:
+            sys.stdout.write("\t".join(" ".join(clean(cell).split()) for cell in row) + "\n")
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        shown.add_column(heading, overflow="fold")
+    for row in rows:
+        shown.add_row(*(clean(cell) for cell in row))
+    console.print(shown, soft_wrap=False)
+
+
+# ── answers and hits ──────────────────────────────────────────────────────────────────────────
+
+
+def place(item: Json) -> str:
+    """Where it stands in its document: “, page 6 (2) › Leave, row 12”."""
+    label = item.get("page_label")
+    page = f", page {item['page']}" if item.get("page") is not None else ""
+    if page and label and label != str(item["page"]):
+        page += f" (printed {label})"
+    section = f", {item['section']}" if item.get("section") else ""
+    row = f", row {item['row']}" if item.get("row") else ""
+    return f"{page}{section}{row}"
+
+
+def quoted(text: str) -> str:
+    one_line = " ".join(text.split())
+    return f"“{one_line[:_LONGEST_QUOTE_CHARS]}{'…' if len(one_line) > _LONGEST_QUOTE_CHARS else ''}”"
+
+
+class Told:
+    """An answer that is printed while it is being said, if somebody watches."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._printed = ""
+
+    def sentence(self, said: Json) -> None:
+        if not self._live:
+            return
+        marks = "".join(f"[{n}]" for n in said["citations"])
+        gap = " " if self._printed and self._printed[-1].isascii() else ""
+        spaced = f" {marks}" if marks and said["text"][-1:].isascii() else marks
+        piece = f"{gap}{said['text']}{spaced}"
+        self._printed += piece
+        sys.stdout.write(clean(piece))
+        sys.stdout.flush()
+
+    def final(self, answer: Json) -> None:
+        """The answer that counts, once: what was printed already is not repeated, unless it turned out otherwise."""
+        if self._printed:
+            say()
+        if _letters(self._printed) != _letters(answer["answer"]):
+            if self._printed:
+                hint("That was provisional. The answer is:")
+            say(answer["answer"])
+        self._remarks(answer)
+        for citation in answer["citations"]:
+            say()
+            say(f"[{citation['n']}] {citation['title']}{place(citation)}", style="bold")
+            say(f"    {quoted(citation['quote'])}")
+            say(f"    {citation['uri']}", style="dim")
+        for number, closest in enumerate((answer["refusal"] or {"closest": []})["closest"], 1):
+            say()
+            say(f"Closest {number}: {closest['title']}{place(closest)} (score {closest['score']:.2f})", style="bold")
+            say(f"    {quoted(closest['text'])}")
+            say(f"    {closest['uri']}", style="dim")
+
+    def _remarks(self, answer: Json) -> None:
+        for sentence in answer["sentences"]:
+            if sentence["support"] != "supported":
+                say(f"({sentence['support']} by the sources: {quoted(sentence['text'])})", style="yellow")
+        if answer["degraded"]:
+            hint(f"Answered without the language model: {answer['degraded']}")
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
+
+
+def show_hits(hits: Sequence[Json]) -> None:
+    for number, hit in enumerate(hits, 1):
+        arms = ", ".join(f"{name} {score:.2f}" for name, score in hit["arms"].items())
+        say(f"{number}. {hit['score']:.2f}  {hit['title']}{place(hit)}", style="bold")
+        say(f"    {quoted(hit['text'])}")
+        say(f"    {hit['uri']} ({arms})", style="dim")
+
+
+# ── work ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def progress(names: Mapping[str, str]) -> Iterator[Callable[[Json], None]]:
+    """A bar for each job (id → name) on stderr, if somebody watches. Yields what is to be told of each move."""
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _job: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = [
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[counts]}", markup=False),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=console) as bars:
+        tasks = {job: bars.add_task(clean(name), total=None, counts="waiting") for job, name in names.items()}
+
+        def moved(job: Json) -> None:
+            at = job["progress"]
+            over = job["finished_at"] is not None
+            total = at["done"] if over and at["total"] is None else at["total"]
+            shown = job["state"] if job["state"] == "queued" else counts(job["counts"]) or job["state"]
+            bars.update(tasks[job["id"]], completed=at["done"], total=max(total, 1) if over else total, counts=shown)
+
+        yield moved
+
+
+def counts(values: Mapping[str, int]) -> str:
+    """“3 added, 1 failed”: what there is any of."""
+    return ", ".join(f"{number} {state}" for state, number in values.items() if number)
+
+
+def show_job(job: Json, *, name: str) -> None:
+    """One line on how it went, and why for each thing that went wrong."""
+    style = {"succeeded": "green", "partial": "yellow"}.get(job["state"], "red")
+    say(f"{name}: {job['state']}, {counts(job['counts']) or 'nothing to do'}", style=style)
+    if job["problem"]:
+        hint(f"  {job['problem']['detail']} {job['problem']['remedy']}".rstrip())
+    for item in job["items"]:
+        problem = item["problem"]
+        if problem:
+            hint(f"  {item['key']}: {problem['detail']} {problem['remedy']}".rstrip())
