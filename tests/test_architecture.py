@@ -95,6 +95,7 @@ READERS_OF_THE_ENVIRONMENT = {
     "rag/vectors.py": "probes a damaged Chroma folder in a child, which gets our environment",
     "ingest/readers/ocr.py": "switches the telemetry of ONNX Runtime off before it is imported",
     "ingest/readers/sandbox.py": "gives the reading child an environment without secrets",
+    "app/cli.py": "ATTEST_DEBUG shows tracebacks, also when it is the settings that could not be read",
     "ingest/sources/registry.py": "reads secrets that a source names, ATTEST_DB_… and no others",
 }
 
