@@ -27,12 +27,14 @@ def available() -> bool:
 
 
 def read_pages(
-    data: bytes, numbers: Sequence[int], *, password: str = "", seconds: float
+    data: bytes, numbers: Sequence[int], *, password: str = "", deadline: float
 ) -> Iterator[list[Line] | None]:
-    """Each page's lines (pages by index) in reading order, None where that failed; ends when time or memory is up."""
+    """Each page's lines (pages by index) in reading order, None where that failed; ends when time or memory is up.
+
+    `deadline` is a value of `time.monotonic()`.
+    """
     import pypdfium2
 
-    deadline = time.monotonic() + seconds
     try:
         document = pypdfium2.PdfDocument(data, password=password or None)
     except pypdfium2.PdfiumError:

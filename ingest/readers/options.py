@@ -11,5 +11,5 @@ class ReadOptions:
     passwords: tuple[str, ...] = ()  # tried in turn on an encrypted document
     ocr: bool = True  # read image-only pages where the OCR libraries are installed
     max_pages: int = 5000
-    # After this long OCR, the slow part, stops, and the pages left are reported: half a book beats a time-out.
-    ocr_seconds: float = math.inf
+    # After this long reading stops between two pages, and those left are reported: half a book beats a time-out.
+    patience_seconds: float = math.inf

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ingest.readers.paragraphs import Piece
+from ingest.readers.pieces import Piece
 
 FEWEST_ENTRIES = 3  # one or two entries are a title, not an outline
 

@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, TypeVar
 
 from ingest.readers import ocr
 from ingest.readers.blocks import Blocks
-from ingest.readers.lines import Line, is_garbled, without_running_lines
+from ingest.readers.lines import without_running_lines
 from ingest.readers.options import ReadOptions
 from ingest.readers.outline import OutlineEntry, SectionPath, placed_outline
-from ingest.readers.paragraphs import Piece, body_size, to_pieces
+from ingest.readers.paragraphs import to_pieces
 from ingest.readers.pdf_facts import form_values, metadata_of, outline_entries, title_of
 from ingest.readers.pdf_lines import image_share, page_lines
+from ingest.readers.pdf_pages import PageText, document_status, judge_pages, page_problems, raise_if_nothing
+from ingest.readers.pieces import Piece, body_size
 from rag.errors import DocumentError
-from rag.models import DocumentStatus, MetadataValue, PageStatus, Parsed, Problem
+from rag.models import MetadataValue, Parsed, Problem
 
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
 VERSION = "pdf/1"
-# Fewer visible characters than this beside a picture, and the page's words are in the picture.
-FEW_CHARACTERS = 20
-_IMAGE_SHARE = 0.05  # of the page; smaller pictures are logos
-
-_UNREADABLE = {
-    "needs_ocr": ("pictures of text", "Install the `ocr` extra, and sync again."),
-    "garbled": ("a text layer without meaning", "Export the PDF again with its fonts embedded."),
-    "corrupt": ("damaged", "Download or export it again."),
-    "too_large": ("more than is safe to unpack", ""),
-}
-
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _PageText:
-    """What one page gave: its lines, and its status so far."""
-
-    label: str
-    lines: list[Line] = field(default_factory=list)
-    fields: list[str] = field(default_factory=list)  # "name: value" of a form
-    picture: float = 0.0  # share of the page that pictures cover
-    status: PageStatus = "text"
-    fault: str = ""  # "corrupt" or "too_large" where pypdf could not read it
 
 
 def pipeline(options: ReadOptions) -> str:
@@ -58,15 +38,16 @@ def pipeline(options: ReadOptions) -> str:
 
 def read_pdf(data: bytes, *, options: ReadOptions) -> Parsed:
     """The text, page by page. Raises DocumentError where nothing can be had: corrupt, needs_password, too_large."""
+    deadline = time.monotonic() + options.patience_seconds
     no_outline: list[OutlineEntry] = []
     no_metadata: dict[str, MetadataValue] = {}
     with _quiet_pypdf() as lost:
         reader, password = _open(data, options)
-        pages = _read_pages(reader, options)
-        _raise_if_nothing(pages)
-        _judge_pages(pages)
-        problems = _read_pictures(data, pages, password, options)
-        problems += _page_problems(pages)
+        pages = _read_pages(reader, options, deadline)
+        raise_if_nothing(pages)
+        judge_pages(pages)
+        problems = _read_pictures(data, pages, password, options, deadline)
+        problems += page_problems(pages)
         if lost:
             problems.append(Problem("corrupt", f"Some parts of pages could not be decoded ({lost[0]})."))
         total = len(reader.pages)
@@ -147,12 +128,14 @@ def _try(read: Callable[[], T], default: T) -> T:
 # ── pages ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read_pages(reader: PdfReader, options: ReadOptions) -> list[_PageText]:
+def _read_pages(reader: PdfReader, options: ReadOptions, deadline: float) -> list[PageText]:
     count = min(len(reader.pages), options.max_pages)
     no_labels: list[str] = []
     labels = _try(lambda: reader.page_labels, no_labels)
     pages = []
     for index in range(count):
+        if index > 0 and time.monotonic() > deadline:
+            break
         label = labels[index] if index < len(labels) and labels[index] else str(index + 1)
         pages.append(_read_page(reader, index, label))
         # pypdf keeps every object it has met; a long filing need not stay in memory whole.
@@ -161,10 +144,10 @@ def _read_pages(reader: PdfReader, options: ReadOptions) -> list[_PageText]:
     return pages
 
 
-def _read_page(reader: PdfReader, index: int, label: str) -> _PageText:
+def _read_page(reader: PdfReader, index: int, label: str) -> PageText:
     from pypdf.errors import LimitReachedError
 
-    page = _PageText(label)
+    page = PageText(label)
     try:
         source = reader.pages[index]
         page.lines, drawn = page_lines(source)
@@ -181,36 +164,15 @@ def _read_page(reader: PdfReader, index: int, label: str) -> _PageText:
     return page
 
 
-def _raise_if_nothing(pages: Sequence[_PageText]) -> None:
-    faults = [page.fault for page in pages]
-    if faults and all(faults):
-        status = "too_large" if "too_large" in faults else "corrupt"
-        reason = "unpacks to more than is safe to read" if status == "too_large" else "is damaged"
-        raise DocumentError(status, f"Every page of this PDF {reason}.", remedy="Download or export it again.")
-
-
-def _judge_pages(pages: Sequence[_PageText]) -> None:
-    """Settles which pages have no usable text of their own."""
-    for page in pages:
-        if page.status == "text" and is_garbled("\n".join(line.text for line in page.lines)):
-            page.status, page.lines = "garbled", []
-    # A stamp that a scanner or a library puts on every page does not make the page readable.
-    own_lines = without_running_lines([page.lines for page in pages], keep_first=False)
-    for page, own in zip(pages, own_lines, strict=True):
-        characters = sum(len("".join(line.text.split())) for line in own)
-        if page.status == "text" and characters < FEW_CHARACTERS and page.picture >= _IMAGE_SHARE:
-            page.status = "needs_ocr"
-        elif page.status == "text" and not page.lines and not page.fields:
-            page.status = "empty"
-
-
-def _read_pictures(data: bytes, pages: list[_PageText], password: str, options: ReadOptions) -> list[Problem]:
+def _read_pictures(
+    data: bytes, pages: list[PageText], password: str, options: ReadOptions, deadline: float
+) -> list[Problem]:
     """Reads the image-only pages by OCR where it is wanted and installed; what went wrong."""
     wanted = [index for index, page in enumerate(pages) if page.status == "needs_ocr"]
     if not wanted or not options.ocr or not ocr.available():
         return []
     problems = []
-    results = ocr.read_pages(data, wanted, password=password, seconds=options.ocr_seconds)
+    results = ocr.read_pages(data, wanted, password=password, deadline=deadline)
     for index, lines in zip(wanted, results, strict=False):
         if lines is None:
             problems.append(Problem("failed", f"OCR of page {index + 1} failed."))
@@ -226,40 +188,11 @@ def _read_pictures(data: bytes, pages: list[_PageText], password: str, options: 
     return problems
 
 
-def _page_problems(pages: Sequence[_PageText]) -> list[Problem]:
-    """Which pages could not be read, and what to do about each kind."""
-    found = {
-        "needs_ocr": [page.status == "needs_ocr" for page in pages],
-        "garbled": [page.status == "garbled" for page in pages],
-        "corrupt": [page.fault == "corrupt" for page in pages],
-        "too_large": [page.fault == "too_large" for page in pages],
-    }
-    problems = []
-    for code, applies in found.items():
-        numbers = [index + 1 for index, applies_here in enumerate(applies) if applies_here]
-        if numbers:
-            what, remedy = _UNREADABLE[code]
-            problems.append(Problem(code, f"Not readable ({what}): {_page_list(numbers)}.", remedy))
-    return problems
-
-
-def _page_list(numbers: Sequence[int]) -> str:
-    """ "pages 1-3, 7" """
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
-    return ("page " if len(numbers) == 1 else "pages ") + ", ".join(parts)
-
-
 # ── assembling ────────────────────────────────────────────────────────────────────────────────
 
 
 def _assemble(
-    pages: Sequence[_PageText],
+    pages: Sequence[PageText],
     outline: Sequence[OutlineEntry],
     problems: Sequence[Problem],
     title: str | None,
@@ -294,7 +227,7 @@ def _assemble(
         parsed,
         blocks=tuple(replace(block, section=section) for block, section in zip(parsed.blocks, sections, strict=True)),
         pages=tuple(replace(place, status=page.status) for place, page in zip(parsed.pages, pages, strict=True)),
-        status=_document_status(pages, bool(parsed.blocks), bool(problems)),
+        status=document_status(pages, bool(parsed.blocks), bool(problems)),
         problems=tuple(problems),
     )
 
@@ -304,10 +237,3 @@ def _printed_title(pieces: Sequence[Piece]) -> str | None:
     first = [piece for piece in pieces if piece.page == 0 and piece.kind == "heading"]
     largest = max(first, key=lambda piece: piece.size, default=None)
     return largest.text if largest and largest.size >= 1.4 * body_size(pieces) else None
-
-
-def _document_status(pages: Sequence[_PageText], any_text: bool, any_problem: bool) -> DocumentStatus:
-    if any_text:
-        return "partial" if any_problem else "ok"
-    statuses = {page.status for page in pages}
-    return "needs_ocr" if "needs_ocr" in statuses else "garbled" if "garbled" in statuses else "empty"

@@ -1,21 +1,17 @@
 """Reading untrusted bytes in a child process that has limits, can be killed, and never sees the data folder.
 
 The parent speaks to the child over two private pipes, in frames of a length and a pickle. The child is started as
-`python -m ingest.readers.sandbox`: not forked, because a fork copies the locks of a service's threads, and not by
+`python -m ingest.readers.sandbox_child`: not forked, because a fork copies the locks of a service's threads, and not by
 multiprocessing, which would run the main program's file again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import os
 import pickle
-import queue
-import resource
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,17 +19,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any
 
 from ingest.readers.options import ReadOptions
+from ingest.readers.sandbox_child import receive, send, too_much_memory
 from rag.errors import DocumentError
 from rag.models import Parsed
 
-_LENGTH = struct.Struct(">Q")
-_MAX_FILE_BYTES = 64 * 1024 * 1024  # readers write nothing but a spooled archive member now and then
-_MAX_RESULT_BYTES = 1024 * 1024 * 1024
-_OCR_SHARE = 0.8  # of the time for a document; the rest is for what comes before and after
-_GRACE_SECONDS = 5.0  # the child's own alarm, for the case that the parent is gone
+_PATIENCE_SHARE = 0.8  # of the time for a document; the rest is for what comes after its last page
 # What the child may know of our environment: no keys, no addresses.
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "LANG", "TZ")
 
@@ -57,7 +50,8 @@ class Sandbox:
     def read(self, data: bytes, *, name: str, media_type: str | None, options: ReadOptions) -> Parsed:
         """What the reader of its format makes of the bytes. Raises DocumentError, also where the child died of them."""
         with self._slots, self._child() as child:
-            limited = replace(options, ocr_seconds=min(options.ocr_seconds, _OCR_SHARE * self._timeout_seconds))
+            patience = min(options.patience_seconds, _PATIENCE_SHARE * self._timeout_seconds)
+            limited = replace(options, patience_seconds=patience)
             result = child.ask((data, name, media_type, limited), name=name, timeout_seconds=self._timeout_seconds)
         if isinstance(result, DocumentError):
             raise result
@@ -102,7 +96,7 @@ class _Child:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the child; its last line explains a death
         self._ended = False
         self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
-            [sys.executable, "-P", "-m", "ingest.readers.sandbox", str(memory_bytes)],
+            [sys.executable, "-P", "-m", "ingest.readers.sandbox_child", str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -127,8 +121,8 @@ class _Child:
         try:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
-            _send(self._process.stdin, pickle.dumps((timeout_seconds, request), protocol=5))
-            reply = _receive(self._process.stdout)
+            send(self._process.stdin, pickle.dumps((timeout_seconds, request), protocol=5))
+            reply = receive(self._process.stdout)
         except (OSError, EOFError, ValueError):  # ValueError: closed from another thread
             return _timed_out(name, timeout_seconds) if timed_out.is_set() else self._death(name)
         finally:
@@ -162,7 +156,7 @@ class _Child:
             self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 2000))
         said = self._last_words()
         if "MemoryError" in said or "bad_alloc" in said or "bad alloc" in said:
-            return _too_much_memory(name, self._memory_bytes)
+            return too_much_memory(name, self._memory_bytes)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return DocumentError(
             "failed",
@@ -222,114 +216,3 @@ def _timed_out(name: str, seconds: float) -> DocumentError:
         f"Reading {name} took longer than {seconds:g} s.",
         remedy="Split it, or raise ATTEST_READ_TIMEOUT_SECONDS.",
     )
-
-
-def _too_much_memory(name: str, limit: int) -> DocumentError:
-    return DocumentError(
-        "too_large",
-        f"Reading {name} wanted more than {limit // 2**20} MiB of memory.",
-        remedy="Split it, or raise ATTEST_READ_MEMORY_MB.",
-    )
-
-
-# ── frames ────────────────────────────────────────────────────────────────────────────────────
-
-
-def _send(pipe: IO[bytes], frame: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(frame)))
-    pipe.write(frame)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> bytes:
-    """One frame; EOFError where the other side is gone."""
-    (length,) = _LENGTH.unpack(_exactly(pipe, _LENGTH.size))
-    if length > _MAX_RESULT_BYTES:
-        raise EOFError("a frame of an impossible length")
-    return _exactly(pipe, length)
-
-
-def _exactly(pipe: IO[bytes], length: int) -> bytes:
-    data = pipe.read(length)
-    if len(data) < length:
-        raise EOFError("the other side is gone")
-    return data
-
-
-# ── the child's side ──────────────────────────────────────────────────────────────────────────
-
-
-def serve(memory_bytes: int) -> NoReturn:
-    """Answers requests until the parent closes the pipe."""
-    requests, replies = _own_pipes()
-    _limit(memory_bytes)
-    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests, inbox), daemon=True).start()
-    while True:
-        timeout_seconds, (data, name, media_type, options) = pickle.loads(inbox.get())  # noqa: S301  # from our parent
-        # With no Python handler the kernel ends us, however stuck native code is, and even where the parent is gone.
-        signal.setitimer(signal.ITIMER_REAL, timeout_seconds + _GRACE_SECONDS)
-        result, well = _read(data, name, media_type, options, memory_bytes)
-        del data
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(replies, pickle.dumps((result, well), protocol=5))
-
-
-def _own_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """The pipes to the parent, moved away from where a library's stray print or read would meet them."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    return requests, replies
-
-
-def _limit(memory_bytes: int) -> None:
-    # RLIMIT_DATA counts what is allocated. RLIMIT_AS also counts libraries and reserved address space, some 700 MiB
-    # with onnxruntime loaded, hence its margin.
-    for kind, value in (
-        (resource.RLIMIT_DATA, memory_bytes),
-        (resource.RLIMIT_AS, memory_bytes + 2 * 2**30),
-        (resource.RLIMIT_FSIZE, _MAX_FILE_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with contextlib.suppress(OSError, ValueError):  # a system without this limit; the time limit holds everywhere
-            resource.setrlimit(kind, (ceiling, ceiling))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing too much is an error of that write, not a death
-    with contextlib.suppress(OSError, AttributeError):  # not Linux: the frames still work
-        libc = ctypes.CDLL(None)
-        libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-
-
-def _listen(requests: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> None:
-    """Puts requests in the inbox; when the parent is gone there is nobody to read for, whatever is being read."""
-    try:
-        while True:
-            inbox.put(_receive(requests))
-    except (EOFError, OSError):
-        os._exit(0)
-
-
-def _read(
-    data: bytes, name: str, media_type: str | None, options: ReadOptions, memory_bytes: int
-) -> tuple[Parsed | DocumentError, bool]:
-    """The reading or what prevented it, and whether this process is fit for another one."""
-    try:
-        from ingest.readers.registry import read
-
-        return read(data, name=name, media_type=media_type, options=options), True
-    except DocumentError as error:
-        return error, True
-    except MemoryError:
-        return _too_much_memory(name, memory_bytes), False
-    except RecursionError:
-        return DocumentError("too_large", f"{name} is nested too deeply to be read."), True
-    except Exception as error:  # noqa: BLE001  # hostile bytes make parsers raise anything; this edge reports it
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return DocumentError("failed", f"{name} could not be read: {reason}."), False
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]))

@@ -82,7 +82,7 @@ def test_a_document_of_print_and_scan_is_read_page_by_page(sandbox: Sandbox) -> 
 
 
 def test_without_time_for_it_the_pages_are_reported(sandbox: Sandbox) -> None:
-    options = ReadOptions(ocr_seconds=-1)
+    options = ReadOptions(patience_seconds=-1)
     parsed = sandbox.read(scanned(LEFT), name="scan.pdf", media_type=None, options=options)
     assert parsed.status == "needs_ocr"
     assert {problem.code for problem in parsed.problems} == {"too_large", "needs_ocr"}

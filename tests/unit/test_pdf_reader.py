@@ -244,6 +244,21 @@ def test_pages_beyond_the_limit_are_named() -> None:
     assert parsed.problems[0].code == "too_large"
 
 
+def test_when_patience_is_up_what_was_read_counts() -> None:
+    parsed = read(built(lines("Page one."), lines("Page two.")), ReadOptions(patience_seconds=-1))
+    assert (parsed.status, parsed.text) == ("partial", "Page one.")
+    assert "1 of 2 pages" in parsed.problems[0].detail
+
+
+def test_words_at_the_top_of_page_after_page_are_no_headings() -> None:
+    pages = [
+        both(lines("NOTES TO THE ACCOUNTS", font="Helvetica-Bold"), lines(f"{word} {PROSE[0]}", PROSE[1], top=700))
+        for word in ("Alpha", "Bravo", "Charlie", "Delta", "Echo")
+    ]
+    parsed = read(built(*pages, *[lines(*PROSE)] * 6))
+    assert all(block.kind == "paragraph" for block in parsed.blocks)
+
+
 def test_pypdf_is_silent(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     data = built(lines(*PROSE)).replace(b"startxref\n", b"startxref\n1")
     with caplog.at_level(logging.DEBUG):
