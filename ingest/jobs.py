@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from ingest.sync import Cancelled, Progress, Report
 from rag.catalog import jobs
 from rag.catalog.engine import Catalog
 from rag.catalog.jobs import Job, JobItem, JobState
-from rag.errors import AttestError, Conflict
+from rag.errors import AttestError, Conflict, NotFound
 from rag.models import Problem
 
 log = logging.getLogger(__name__)
@@ -70,8 +69,8 @@ class Jobs:
         self._catalog = catalog
         self._work = work
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._stops: dict[str, threading.Event] = defaultdict(threading.Event)
-        self._source_locks: dict[str | None, threading.Lock] = defaultdict(threading.Lock)
+        self._stops: dict[str, threading.Event] = {}
+        self._source_locks: dict[str, threading.Lock] = {}
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._serve, name=f"job-{number}", daemon=True) for number in range(threads)
@@ -108,7 +107,8 @@ class Jobs:
     def cancel(self, job_id: str) -> Job:
         with self._catalog.write() as connection:
             job = jobs.request_cancel(connection, job_id)
-        self._stops[job_id].set()
+        if job.state not in jobs.FINISHED:
+            self._stop(job_id).set()
         return job
 
     def wait(self, job_id: str, *, poll_seconds: float = 0.1) -> Job:
@@ -137,20 +137,34 @@ class Jobs:
                 self._run(job_id)
 
     def _run(self, job_id: str) -> None:
-        with self._catalog.read() as snapshot:
-            try:
-                job = jobs.get_job(snapshot, job_id, items_limit=0)
-            except AttestError:
-                return  # its collection or source was deleted meanwhile, and the job with it
-        if job.cancel_requested:
-            self._finish(job, "cancelled", None)
+        waiting = self._find(job_id)
+        if waiting is None:
             return
-        with self._source_locks[job.source_id or job.id]:
-            running = Running(job, self._catalog, self._stops[job.id])
+        with self._source_lock(waiting.source_id or waiting.id):
+            job = self._find(job_id)  # again: it may have waited here for long
+            if job is None or job.state in jobs.FINISHED or self._closing.is_set():
+                return
+            if job.cancel_requested:
+                self._finish(job, "cancelled", None)
+                return
+            running = Running(job, self._catalog, self._stop(job.id))
             with self._catalog.write() as connection:
                 jobs.start_job(connection, job.id)
             self._attempt(job, running)
         self._stops.pop(job.id, None)
+
+    def _find(self, job_id: str) -> Job | None:
+        with self._catalog.read() as snapshot:
+            try:
+                return jobs.get_job(snapshot, job_id, items_limit=0)
+            except NotFound:
+                return None  # its collection or source was deleted meanwhile, and the job with it
+
+    def _stop(self, job_id: str) -> threading.Event:
+        return self._stops.setdefault(job_id, threading.Event())
+
+    def _source_lock(self, name: str) -> threading.Lock:
+        return self._source_locks.setdefault(name, threading.Lock())
 
     def _attempt(self, job: Job, running: Running) -> None:
         try:
@@ -160,7 +174,7 @@ class Jobs:
                 self._end(running, "cancelled", None)
         except AttestError as problem:
             self._end(running, "failed", Problem(problem.code, problem.detail, problem.remedy))
-        except Exception as problem:  # noqa: BLE001  # the edge of ingestion: one job must not end the thread of all
+        except Exception as problem:  # the edge of ingestion: one job must not end the thread of all
             log.exception("Job %s failed", job.id)
             detail = f"{type(problem).__name__} while working on this job; the log has the details."
             self._end(running, "failed", Problem("internal", detail, "Try again; if it stays, report it."))
@@ -171,7 +185,7 @@ class Jobs:
         try:
             running.save()
             self._finish(running.job, state, problem)
-        except Exception:  # noqa: BLE001  # e.g. the source was deleted under a running job, or the disk is full
+        except Exception:  # e.g. the source was deleted under a running job, or the disk is full
             log.exception("The end of job %s could not be written", running.job.id)
 
     def _finish(self, job: Job, state: JobState, problem: Problem | None) -> None:

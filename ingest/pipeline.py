@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +14,11 @@ from ingest.readers.options import ReadOptions
 from ingest.split import split
 from rag.catalog import versions
 from rag.catalog.versions import sha256
-from rag.errors import DocumentError
+from rag.errors import AttestError, DocumentError, SourceError
 from rag.knowledge import KnowledgeBase
 from rag.models import DocumentStatus, Item, Original, Parsed, Piece, Problem
+
+log = logging.getLogger(__name__)
 
 # (data, name, media_type, options) → Parsed: the sandbox in service, the registry itself in tests.
 Read = Callable[..., Parsed]
@@ -45,7 +48,10 @@ class Prepared:
 
 
 def load(item: Item, *, read: Read, options: ReadOptions, known: tuple[str | None, str | None]) -> Prepared:
-    """Fetch and read one item. `known` is the (content hash, pipeline) that is stored of it. Never raises DocumentError."""
+    """Fetch and read one item; of its errors only SourceError is raised, the others are its problem.
+
+    `known` is the (content hash, pipeline) that is stored of it.
+    """
     original: Original | None = None
     digest = pipeline = None
     try:
@@ -57,26 +63,29 @@ def load(item: Item, *, read: Read, options: ReadOptions, known: tuple[str | Non
             pipeline = registry.pipeline(
                 original.data, name=original.name, media_type=original.media_type, options=options
             )
-        if (digest, pipeline) == known:
+        # Title and metadata that come from the source are not in the bytes, and may have changed beside them.
+        told = original.parsed is not None or original.title is not None or bool(original.metadata)
+        if (digest, pipeline) == known and not told:
             return Prepared(item, original, digest, pipeline, None, "ok", (), same=True)
         parsed = original.parsed or read(
             original.data, name=original.name, media_type=original.media_type, options=options
         )
-    except DocumentError as problem:
-        return Prepared(
-            item,
-            original,
-            digest,
-            pipeline,
-            None,
-            _status(problem),
-            (Problem(problem.code, problem.detail, problem.remedy),),
-        )
+    except SourceError:
+        raise
+    except AttestError as problem:
+        said = Problem(problem.code, problem.detail, problem.remedy)
+        return Prepared(item, original, digest, pipeline, None, _status(problem), (said,))
+    except Exception as problem:  # the edge of ingestion: one bad item must not stop the others
+        log.exception("%s could not be read", item.uri)
+        said = Problem("internal", f"{type(problem).__name__} while reading {item.uri}; the log has the details.")
+        return Prepared(item, original, digest, pipeline, None, "failed", (said,))
     parsed = replace(parsed, metadata={**parsed.metadata, **original.metadata})
     return Prepared(item, original, digest, pipeline, parsed, parsed.status, parsed.problems)
 
 
-def _status(problem: DocumentError) -> DocumentStatus:
+def _status(problem: AttestError) -> DocumentStatus:
+    if not isinstance(problem, DocumentError):
+        return "failed"
     return problem.status  # type: ignore[return-value]  # readers use the words of DocumentStatus
 
 

@@ -34,7 +34,7 @@ _MASS_DELETION_LEAST = 5  # documents; below, a fifth is one file
 _TRY_AGAIN = frozenset({"failed", "blocked", "needs_password", "too_large"})  # another day may be another answer
 
 
-class Cancelled(Exception):  # noqa: N818  # not an error: somebody asked for it
+class Cancelled(Exception):  # not an error: somebody asked for it
     """The job was asked to stop; what was written stays, whole."""
 
 
@@ -114,7 +114,6 @@ class Sync:
         """(state, key, uri) of all that `run` would do, by what the source says of its items. Touches nothing."""
         with self.base.catalog.read() as snapshot:
             known = knowledge.known_documents(snapshot, self.source.id)
-            uris = {item.key: knowledge.get_document(snapshot, item.document_id).uri for item in known.values()}
         planned: dict[str, tuple[str, str, str]] = {}
         for item in listing.items({} if options.verify else {key: value.state for key, value in known.items()}):
             before = known.get(item.key)
@@ -125,7 +124,7 @@ class Sync:
             else:
                 state = "unchanged" if not options.verify and self._is_unchanged(item, before) else "changed"
             planned.setdefault(item.key, (state, item.key, item.uri))
-        gone = [("deleted", key, uris[key]) for key in known if key not in planned]
+        gone = [("deleted", key, before.uri) for key, before in known.items() if key not in planned]
         return [*planned.values(), *gone]
 
     # ── reading ahead ─────────────────────────────────────────────────────────────────────────
@@ -133,7 +132,7 @@ class Sync:
     def _prepared(
         self, listing: Source, known: Mapping[str, Known], seen: set[str], options: SyncOptions
     ) -> Iterator[Prepared]:
-        """Items that have to be looked into, read by a few threads ahead of the embedding, in the order of the listing."""
+        """Items that have to be looked into, in the order of the listing, read by threads ahead of the embedding."""
         states = {} if options.verify else {key: item.state for key, item in known.items()}
         queue: list[Future[Prepared]] = []
         with ThreadPoolExecutor(self.readers, thread_name_prefix="read") as pool:
@@ -154,12 +153,19 @@ class Sync:
                         queue.append(pool.submit(load, item, read=self.read, options=self.read_options, known=stored))
                     while len(queue) >= _AHEAD or (queue and queue[0].done()):
                         yield queue.pop(0).result()
-                while queue:
-                    self._stop_if_cancelled()
-                    yield queue.pop(0).result()
+            except SourceError:
+                yield from self._rest(queue)  # what was listed before counts
+                raise
+            else:
+                yield from self._rest(queue)
             finally:
                 for future in queue:
                     future.cancel()
+
+    def _rest(self, queue: list[Future[Prepared]]) -> Iterator[Prepared]:
+        while queue:
+            self._stop_if_cancelled()
+            yield queue.pop(0).result()
 
     def _is_unchanged(self, item: Item, before: Known | None) -> bool:
         """By what the source says of it, as long as its reader would make the same of it today."""
@@ -172,12 +178,17 @@ class Sync:
 
     def _take(self, prepared: Prepared, before: Known | None) -> None:
         self._stop_if_cancelled()
-        state = _state_of(prepared)
         if before is not None and (prepared.same or _says_the_same(prepared, before)):
             with self.base.catalog.write() as connection:
-                knowledge.touch_document(
-                    connection, before.document_id, state=state, content_sha256=prepared.content_sha256
-                )
+                if prepared.same:
+                    knowledge.touch_document(
+                        connection,
+                        before.document_id,
+                        state=_state_of(prepared),
+                        content_sha256=prepared.content_sha256,
+                    )
+                else:
+                    self._save_row(connection, prepared)
             self._count(unchanged=1)
             return
         if prepared.parsed is None or not prepared.parsed.text.strip():
@@ -191,9 +202,8 @@ class Sync:
 
     def _keep_last_good(self, prepared: Prepared, before: Known | None) -> None:
         """It could not be read. Its row says why; a version that could be read before stays the active one."""
-        problems = prepared.problems or (
-            Problem(prepared.status.replace("_", "-"), f"{prepared.item.uri} has no text.", ""),
-        )
+        code = "empty" if prepared.status == "ok" else prepared.status.replace("_", "-")
+        problems = prepared.problems or (Problem(code, f"{prepared.item.uri} has no text.", ""),)
         original = prepared.original
         if original is not None and prepared.content_sha256 is not None:
             self.base.originals.put(original.data)  # OCR may read it one day, without another upload
@@ -203,10 +213,11 @@ class Sync:
                 self.source.id,
                 key=prepared.item.key,
                 uri=prepared.item.uri,
-                title=prepared.title,
-                name=original.name if original else prepared.item.key.rsplit("/", 1)[-1],
+                # A version that stays searchable keeps the title it is cited by.
+                title=before.title if before and before.version is not None else prepared.title,
+                name=original.name if original else before.name if before else prepared.item.key.rsplit("/", 1)[-1],
                 media_type=original.media_type if original else None,
-                status=prepared.status,
+                status="empty" if prepared.status == "ok" else prepared.status,
                 problems=problems,
                 state=_state_of(prepared),
                 content_sha256=prepared.content_sha256,
@@ -244,7 +255,13 @@ class Sync:
                 flips.append(new_flip)
                 keys.extend(new_keys)
                 items.append(item)
-        self.base.caches.publish(flips, collection=self.collection, staged_keys=keys)
+
+        def describe(connection: Connection) -> None:
+            # With the flip, not before: what a crash leaves must not look like what was read, or nobody reads it again.
+            for ready in batch:
+                self._save_row(connection, ready.prepared)
+
+        self.base.caches.publish(flips, collection=self.collection, staged_keys=keys, also=describe)
         self.report_items([item for item in items if item.state != "unchanged"])
         added = sum(1 for flip in flips if flip.old_version is None)
         self._count(added=added, changed=len(flips) - added)
@@ -255,21 +272,9 @@ class Sync:
         assert prepared.parsed is not None
         assert prepared.content_sha256 is not None
         assert prepared.pipeline is not None
-        document_id = knowledge.save_document(
-            connection,
-            self.source.id,
-            key=prepared.item.key,
-            uri=prepared.item.uri,
-            title=prepared.title,
-            name=prepared.original.name,
-            media_type=prepared.original.media_type,
-            status=prepared.status,
-            problems=prepared.problems,
-            state=_state_of(prepared),
-            content_sha256=prepared.content_sha256,
-            pipeline=prepared.pipeline,
+        document_id = knowledge.reserve_document(
+            connection, self.source.id, key=prepared.item.key, uri=prepared.item.uri
         )
-        knowledge.set_metadata(connection, document_id, prepared.parsed.metadata)
         old = versions.active_version(connection, document_id)
         number, keys = versions.stage(
             connection,
@@ -290,6 +295,26 @@ class Sync:
         item = JobItem(prepared.item.key, prepared.item.uri, state, document_id, problem)
         return item, Flip(document_id, old, number), keys
 
+    def _save_row(self, connection: Connection, prepared: Prepared) -> None:
+        """All that a document says of itself beside its versions."""
+        assert prepared.original is not None
+        assert prepared.parsed is not None
+        document_id = knowledge.save_document(
+            connection,
+            self.source.id,
+            key=prepared.item.key,
+            uri=prepared.item.uri,
+            title=prepared.title,
+            name=prepared.original.name,
+            media_type=prepared.original.media_type,
+            status=prepared.status,
+            problems=prepared.problems,
+            state=_state_of(prepared),
+            content_sha256=prepared.content_sha256,
+            pipeline=prepared.pipeline,
+        )
+        knowledge.set_metadata(connection, document_id, prepared.parsed.metadata)
+
     def _delete(self, gone: list[Known], *, of: int, options: SyncOptions) -> Problem | None:
         if not gone:
             return None
@@ -299,10 +324,8 @@ class Sync:
                 remedy="If that is right, sync again with --allow-deletes (API: allow_deletes).",
             )
             return Problem("mass-deletion", brake.detail, brake.remedy)
-        with self.base.catalog.read() as snapshot:
-            uris = {item.document_id: knowledge.get_document(snapshot, item.document_id).uri for item in gone}
         self.base.caches.retire([(item.document_id, item.version) for item in gone], collection=self.collection)
-        self.report_items([JobItem(item.key, uris[item.document_id], "deleted", item.document_id) for item in gone])
+        self.report_items([JobItem(item.key, item.uri, "deleted", item.document_id) for item in gone])
         self._count(deleted=len(gone))
         return None
 
@@ -332,7 +355,7 @@ class Sync:
 
 def _says_the_same(prepared: Prepared, before: Known) -> bool:
     """Other bytes, and the text and title that were there before: a page's nonce, a PDF saved again."""
-    if prepared.parsed is None or prepared.pipeline != before.pipeline or prepared.status != before.status:
+    if prepared.parsed is None or before.version is None or prepared.pipeline != before.version_pipeline:
         return False
     return (sha256(prepared.parsed.text), prepared.title) == (before.text_sha256, before.title)
 

@@ -98,8 +98,7 @@ class Caches:
                 return self._vectors.search(index_id, vector, k=k)
             except Unavailable as problem:
                 self._detach(problem)
-        self._load_exact(snapshot, index_id)
-        return self._exact.search(index_id, vector, k=k)
+        return self._load_exact(snapshot, index_id).search(index_id, vector, k=k)
 
     def search_terms(self, collection_id: str, question: str, *, k: int) -> list[tuple[int, float]]:
         return self._terms.search(collection_id, question, k=k)
@@ -111,13 +110,14 @@ class Caches:
         """Whether Chroma answers for this index; exact search does otherwise."""
         return index_id in self._attached
 
-    def _load_exact(self, snapshot: Connection, index_id: int) -> None:
+    def _load_exact(self, snapshot: Connection, index_id: int) -> ExactIndex:
         change = last_change(snapshot)
         with self._exact_lock:
             if self._exact_change.get(index_id) != change:
                 keys, matrix = versions.active_vectors(snapshot, index_id)
                 self._exact.load(index_id, keys, matrix)
                 self._exact_change[index_id] = change
+            return self._exact  # attaching may put another one in its place before this one has been searched
 
     # ── following the catalog ─────────────────────────────────────────────────────────────────
 
@@ -196,7 +196,8 @@ class Caches:
         """Empty caches for a new collection."""
         with self._writing:
             self._terms.reset(collection.id, catalog_id=self._catalog.id)
-            if self.vectors_problem is None:
+            # Not before the folder was probed: attaching brings this collection along.
+            if self._prepare_vectors is None and self.vectors_problem is None:
                 try:
                     self._vectors.reset(collection.index_id, catalog_id=self._catalog.id, dimension=dimension)
                     self._attached.add(collection.index_id)
@@ -216,8 +217,14 @@ class Caches:
     # ── starting, and starting again ──────────────────────────────────────────────────────────
 
     def attach_terms(self) -> None:
-        """Bring the terms of every collection to what the catalog says; rebuild those that cannot be trusted."""
+        """Bring the terms of every collection to what the catalog says; rebuild those that cannot be trusted.
+
+        The first time is before any job runs, so what is staged then is what a crash left, and goes.
+        """
         with self._writing:
+            if not self.terms_ready:
+                with self._catalog.write() as connection:
+                    versions.collect_staged(connection)
             with self._catalog.read() as snapshot:
                 everything = versions.all_indexes(snapshot)
             for index_id, collection_id, _ in everything:
@@ -260,8 +267,9 @@ class Caches:
                 return False
             self.vectors_problem = None
             self.vectors_attached = True
-            self._exact_change.clear()
-            self._exact = ExactIndex()  # give the memory back
+            with self._exact_lock:
+                self._exact_change.clear()
+                self._exact = ExactIndex()  # give the memory back
         return True
 
     def _reconcile_vectors(self, index_id: int, dimension: int) -> None:

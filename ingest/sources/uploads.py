@@ -48,7 +48,7 @@ class UploadSource:
                 Upload(
                     key=row.key,
                     name=row.name,
-                    sha256=row.content_sha256,
+                    sha256=row.state["sha256"],  # the content's own is gone once its bytes could not be found
                     media_type=row.media_type,
                     title=row.state.get("title"),
                     uri=row.uri,

@@ -117,7 +117,9 @@ def unfinished_jobs(connection: Connection) -> list[Job]:
 
 def queued_for_source(connection: Connection, source_id: str) -> Job | None:
     """A job for this source that waits, if there is one: asking again joins it."""
-    row = connection.execute(select(jobs).where(jobs.c.source_id == source_id, jobs.c.state == "queued")).first()
+    row = connection.execute(
+        select(jobs).where(jobs.c.source_id == source_id, jobs.c.state == "queued", ~jobs.c.cancel_requested)
+    ).first()
     return _job(row, ()) if row else None
 
 

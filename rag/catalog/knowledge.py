@@ -223,13 +223,16 @@ class Known:
     status: str
     version: int | None
     title: str
-    text_sha256: str | None  # of the active version
+    text_sha256: str | None  # of the active version, as is the next
+    version_pipeline: str | None
+    uri: str
+    name: str
 
 
 def known_documents(connection: Connection, source_id: str) -> dict[str, Known]:
     """By key, those that the source had at its last sync."""
     rows = connection.execute(
-        select(documents, activations.c.version, versions.c.text_sha256)
+        select(documents, activations.c.version, versions.c.text_sha256, versions.c.pipeline.label("version_pipeline"))
         .outerjoin(activations, and_(activations.c.document_id == documents.c.id, activations.c.to_change.is_(None)))
         .outerjoin(
             versions,
@@ -248,6 +251,9 @@ def known_documents(connection: Connection, source_id: str) -> dict[str, Known]:
             row.version,
             row.title,
             row.text_sha256,
+            row.version_pipeline,
+            row.uri,
+            row.name,
         )
         for row in rows
     }
@@ -295,6 +301,33 @@ def save_document(
     return document_id
 
 
+def reserve_document(connection: Connection, source_id: str, *, key: str, uri: str) -> str:
+    """The id of a document that is about to get a version. A new one stays hidden, as if deleted, until it has one."""
+    known = select(documents.c.id).where(documents.c.source_id == source_id, documents.c.key == key)
+    found = connection.execute(known).scalar()
+    if found is not None:
+        return str(found)
+    document_id, moment = new_id("doc"), now()
+    connection.execute(
+        insert(documents).values(
+            id=document_id,
+            source_id=source_id,
+            key=key,
+            uri=uri,
+            title="",
+            name="",
+            status="failed",
+            problems=[],
+            state={},
+            enabled=True,
+            created_at=moment,
+            updated_at=moment,
+            deleted_at=moment,
+        )
+    )
+    return document_id
+
+
 def touch_document(
     connection: Connection, document_id: str, *, state: Mapping[str, str], content_sha256: str | None
 ) -> None:
@@ -309,7 +342,6 @@ def uploaded(connection: Connection, source_id: str) -> list[tuple[Any, dict[str
         select(documents).where(
             documents.c.source_id == source_id,
             documents.c.deleted_at.is_(None),
-            documents.c.content_sha256.is_not(None),
         )
     )
     return [(row, _metadata(connection, row.id)) for row in rows]

@@ -200,6 +200,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_activations")),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_activations_version", "activations", ["document_id", "version"])
     op.create_index(
         "ix_activations_open",
         "activations",
