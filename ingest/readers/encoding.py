@@ -81,9 +81,12 @@ def looks_binary(data: bytes) -> bool:
     if not sample:
         return False
     text, encoding = decode(sample)
+    controls = len(_CONTROL_BYTES.findall(sample))
+    if encoding in ("ascii", "utf-8") and not controls and "\ufffd" not in text[:-4]:
+        return False  # rubbish is not valid UTF-8, and a paragraph of nothing but figures is text
     if encoding.startswith("utf-16"):  # half of almost any rubbish is a character of something
         return plausibility(text) < 0.3
-    return len(_CONTROL_BYTES.findall(sample)) > len(sample) / 200 or plausibility(text) < -0.3
+    return controls > len(sample) / 200 or plausibility(text) < -0.3
 
 
 def _is_control(character: str) -> bool:
