@@ -15,6 +15,7 @@ _HIDING_STYLE = re.compile(
 _WHOLE_PAGE = ("html", "body", "main", "head")
 _FURNITURE = ("nav", "footer", "aside", "form", "button", "select", "dialog")
 _SPAN_LIMIT = 100  # of columns or rows; more is a mistake or an attack
+_SPREAD_CELLS = 10_000  # of one page; spans across spans could ask for millions
 
 _HARDLY_ANY_TEXT = 60
 _LITTLE_TEXT = 250  # characters of an alphabet; a Chinese one says about three times as much
@@ -85,13 +86,16 @@ def drop_furniture(root: Any) -> None:
 
 def spread_spans(root: Any) -> None:
     """Gives every table its full grid: what spans rows is repeated, what spans columns is followed by empty cells."""
+    room = _SPREAD_CELLS
     for table in root.iter("table"):
         if next(table.iterdescendants("table"), None) is None:
-            _spread(table)
+            room -= _spread(table, room)
             _join_heads(table)
 
 
-def _spread(table: Any) -> None:
+def _spread(table: Any, room: int) -> int:
+    """Fills the table's grid with at most about `room` cells more; returns how many those were."""
+    added = 0
     hanging: dict[int, tuple[int, Any]] = {}  # column → rows still to fill, and the cell to fill them with
     for row in table.iter("tr"):
         column = 0
@@ -100,17 +104,22 @@ def _spread(table: Any) -> None:
                 cell.addprevious(_next_copy(hanging, column))
                 column += 1
             rows, columns = _span(cell, "rowspan"), _span(cell, "colspan")
+            added += rows * columns - 1
+            if added > room:
+                rows = columns = 1
             for offset in range(columns):
+                # A heading over several columns names each of them; a value is said once.
+                copy = deepcopy(cell) if cell.tag == "th" or not offset else cell.makeelement(cell.tag)
+                copy.tail = None
+                if rows > 1:
+                    hanging[column] = (rows - 1, deepcopy(copy))
                 if offset:
-                    filler = deepcopy(cell) if cell.tag == "th" else cell.makeelement(cell.tag)
-                    filler.tail = None
-                    cell.addnext(filler)
-                if rows > 1 and not offset:
-                    hanging[column] = (rows - 1, deepcopy(cell))
+                    cell.addnext(copy)
                 column += 1
         while column in hanging:
             row.append(_next_copy(hanging, column))
             column += 1
+    return min(added, room)
 
 
 def _join_heads(table: Any) -> None:

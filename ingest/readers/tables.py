@@ -20,6 +20,7 @@ from rag.language import canonical
 from rag.models import Parsed
 
 MAX_ROWS = 200_000  # of one file; more belong into a database, and can be read from there
+_SHEET_ROWS = 1_048_576  # more there cannot be; the gap before a damaged row number would be filled for hours
 _DELIMITERS = (",", "\t", ";", "|")
 _UNCOMPUTED = re.compile(rb"</f>\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>")
 
@@ -59,7 +60,7 @@ class _Properties:
 
 def _sheet_rows(sheet: Any) -> Iterator[Row]:
     """The rows that have something in them, with the numbers that the spreadsheet shows."""
-    for number, cells in enumerate(sheet.iter_rows(), start=1):
+    for number, cells in enumerate(sheet.iter_rows(max_row=_SHEET_ROWS), start=1):
         texts = [_cell_text(cell) for cell in cells]
         if any(texts):
             yield number, texts

@@ -48,6 +48,21 @@ def test_a_page_keeps_its_structure() -> None:
     assert block_with(parsed, "Q1: 3").section == ("Guide", "Prices")
 
 
+def test_spans_that_ask_for_millions_of_cells_are_not_filled() -> None:
+    rows = "".join(f"<tr><td rowspan=90 colspan=90>x{number}</td><td>y</td></tr>" for number in range(300))
+    parsed = parse(f"<html><body><main><table>{rows}</table></main></body></html>", "a.html")
+    assert "x299" in parsed.text
+    assert len(parsed.text) < 300_000
+
+
+def test_a_block_of_cells_is_said_once_a_row() -> None:
+    rows = (
+        "<tr><th>A</th><th>B</th><th>C</th></tr><tr><td rowspan=2 colspan=2>ab</td><td>1</td></tr><tr><td>2</td></tr>"
+    )
+    parsed = parse(f"<html><body><main><table>{rows}</table></main></body></html>", "a.html")
+    assert texts(parsed) == ["A: ab; C: 1", "A: ab; C: 2"]
+
+
 def test_nothing_is_read_that_a_visitor_does_not_see() -> None:
     parsed = parse(PAGE, "guide.html")
     assert "Shown." in parsed.text
