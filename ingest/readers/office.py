@@ -27,7 +27,7 @@ _LAYOUT_CELL_CHARS = 1_000
 # What the Office libraries raise inside damaged packages: they trust the format, and damage shows where it is met.
 DAMAGE = (
     *(BadZipFile, ZlibError, EOFError, OSError, NotImplementedError),
-    *(KeyError, IndexError, ValueError, TypeError, AttributeError, SyntaxError),
+    *(KeyError, IndexError, ValueError, TypeError, AttributeError, SyntaxError, OverflowError),
 )
 
 
