@@ -34,6 +34,7 @@ _CHECKS_VISITOR = re.compile(
     re.IGNORECASE,
 )
 _LOGIN = re.compile(r"log\s?in|sign\s?in|password|登录|登錄|登入|密码|密碼", re.IGNORECASE)
+_HAN = re.compile("[\u3400-\u9fff]+")
 _COOKIES = re.compile(r"cookies?\b|consent|gdpr|privacy (?:policy|settings|preferences)|隐私政策", re.IGNORECASE)
 
 
@@ -190,7 +191,7 @@ def _without_scripts(page: Any) -> str:
 
 def weight(text: str) -> int:
     """Characters, a Han one counted as three, white space not at all."""
-    return sum(3 if "\u3400" <= character <= "\u9fff" else 1 for character in text if not character.isspace())
+    return sum(map(len, text.split())) + 2 * sum(map(len, _HAN.findall(text)))
 
 
 def _all_text(element: Any) -> str:

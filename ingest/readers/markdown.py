@@ -21,6 +21,8 @@ _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)",
 _FIELD = re.compile(r"([A-Za-z_][\w-]*)[ \t]*:[ \t]*(.*)")
 _KEPT_FIELDS = {"author": "author", "authors": "author", "lang": "language", "language": "language"}
 _TAG = re.compile(r"<!--.*?-->|</?[A-Za-z][^>]*>", re.DOTALL)
+_LINE_END = re.compile(r"</(?:tr|p|li|div|h[1-6]|dd|dt|summary)\s*>|<br\s*/?>", re.IGNORECASE)
+_CELL_END = re.compile(r"</t[dh]\s*>", re.IGNORECASE)
 _SILENT_ELEMENT = re.compile(r"<(script|style|template)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
@@ -108,7 +110,9 @@ def _plain(inline: Token) -> str:
 def _without_tags(html: str) -> str:
     from html import unescape
 
-    return unescape(_TAG.sub("", _SILENT_ELEMENT.sub("", html)))
+    html = _CELL_END.sub(" | ", _LINE_END.sub("\n", _SILENT_ELEMENT.sub("", html)))
+    lines = (" ".join(line.split()).removesuffix("|") for line in unescape(_TAG.sub("", html)).split("\n"))
+    return "\n".join(line.strip() for line in lines if line.strip())
 
 
 def _table(tokens: Sequence[Token]) -> list[list[str]]:

@@ -79,6 +79,13 @@ def test_a_rule_at_the_top_is_not_front_matter() -> None:
     assert "just words" in parsed.text
 
 
+def test_a_table_written_in_html_keeps_its_cells_apart() -> None:
+    parsed = parse(
+        "<table>\n<tr><td>Pump</td><td>12 kg</td></tr><tr><td>Valve</td><td>3 kg</td></tr>\n</table>\n", "a.md"
+    )
+    assert texts(parsed) == ["Pump | 12 kg\nValve | 3 kg"]
+
+
 def test_empty_markdown_is_empty() -> None:
     assert parse(b"", "a.md").status == "empty"
     assert parse("---\ntitle: x\n---\n", "a.md").status == "empty"
