@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
 from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.sync import Progress, Report, Sync, SyncOptions
@@ -35,6 +39,7 @@ class Bases:
 
     def open(self, *, attach: bool = True) -> KnowledgeBase:
         catalog = Catalog(self.folder / "catalog.sqlite")
+        _without_fsync(catalog)
         caches = Caches(catalog, vectors=self.vectors, terms=self.terms)
         base = KnowledgeBase(catalog, caches, Originals(self.folder / "originals"), self.embedder)
         self._open.append(base)
@@ -46,6 +51,16 @@ class Bases:
     def close(self) -> None:
         for base in self._open:
             base.catalog.close()
+
+
+def _without_fsync(catalog: Catalog) -> None:
+    """These tests kill no machine, and waiting for its disk was most of their time."""
+
+    @event.listens_for(catalog._engine, "connect")
+    def configure(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        connection.cursor().execute("PRAGMA synchronous=OFF")
+
+    catalog._engine.dispose()
 
 
 def source_in(
