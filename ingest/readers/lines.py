@@ -23,6 +23,7 @@ _PRESENTATION = re.compile("[\u2f00-\u2fd5\ufb00-\ufb06\ufb50-\ufdcf\ufdf0-\ufdf
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _DASHES = "—–-"  # nothing, in the cell of a table
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000\f\v]+")
+_CLAUSE_END = re.compile(r"[。；]")
 _SYMBOLS = re.compile(r"[!-/:-@\[-`{-~]")
 
 
@@ -76,7 +77,7 @@ def is_table_row(line: Line) -> bool:
     if numbers >= 2 and any(character.isdigit() for character in line.text):
         return True
     figures = sum(is_number(token) and token[-1:] not in ",;:" for token in tokens)
-    if figures >= 3 and figures * 2 >= len(tokens):
+    if figures >= 3 and figures * 2 >= len(tokens) and not _CLAUSE_END.search(line.text):
         return True
     return len(tokens) >= 2 and (line.gaps >= 2 or (line.gaps >= 1 and figures >= 1 and len(line.text) < 100))
 
@@ -158,7 +159,7 @@ def _edge_lines(lines: Sequence[Line]) -> list[Line]:
 
 def _running_key(text: str) -> str:
     """The line with its digits levelled, so that "Report 12" and "Report 13" are one; "" where few letters are left."""
-    key = re.sub(r"\d+", "#", text).strip().casefold()
+    key = re.sub(r"\d+|(?<= )[ivxlc]+$", "#", text.strip().casefold())
     return key if sum(character.isalpha() for character in key) >= 3 and len(key) <= 200 else ""
 
 
@@ -191,6 +192,11 @@ def joined_cells(lines: Sequence[Line]) -> list[Line]:
     """
     result: list[Line] = []
     for line in lines:
+        if result and _goes_on_in_cell(result[-1], line):
+            glue = "" if is_wide(line.text[0]) else " "
+            row = result[-1]
+            result[-1] = replace(row, text=row.text + glue + line.text, right=max(row.right, line.right))
+            continue
         start = _row_start(result, line)
         if start is None:
             result.append(line)
@@ -201,22 +207,29 @@ def joined_cells(lines: Sequence[Line]) -> list[Line]:
             + line.text
         )
         right = max(line.right, *(part.right for part in cell))
-        result[start:] = [replace(cell[0], text=text, right=right, gaps=max(1, line.gaps + cell[0].gaps))]
+        result[start:] = [replace(cell[0], text=text, right=right, gaps=cell[0].gaps + line.gaps + 1)]
     return result
+
+
+def _goes_on_in_cell(row: Line, line: Line) -> bool:
+    """Whether the line is the second one of the last cell of a row: right below, far from the row's start."""
+    below = 0.8 * line.size < row.y - line.y < 1.7 * line.size
+    inside = line.x > row.x + 5 * line.size and line.right < row.right + 3 * line.size
+    return row.gaps > 0 and not line.gaps and below and inside and abs(row.size - line.size) < 1
 
 
 def _row_start(before: Sequence[Line], line: Line) -> int | None:
     """Where the cells start that `line` stands to the right of, or None where it begins something of its own."""
     if not before or line.y < before[-1].y - 0.3 * line.size:
         return None
-    if not any(is_number(token) for token in line.text.split()) and not before[-1].gaps:
-        return None
     # Cells are centred beside each other: a label reaches as far above the number as it reaches below it.
     highest = line.y + (line.y - before[-1].y) + 0.6 * line.size
     start = len(before)
     while start > 0 and len(before) - start < 6:
         part = before[start - 1]
-        if part.y > highest or part.right > line.x + 0.5 * line.size or abs(part.size - line.size) > 1:
+        reach = part.right - 0.1 * (part.right - part.x)  # widths are guesses
+        if part.y > highest or reach > line.x + 0.5 * line.size or abs(part.size - line.size) > 1:
             break
         start -= 1
-    return start if start < len(before) else None
+    in_table = any(is_number(token) for token in line.text.split()) or any(part.gaps for part in before[start:])
+    return start if start < len(before) and in_table else None

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import median
 
 from ingest.readers.headings import SELF_EVIDENT, heading_kind, with_headings
-from ingest.readers.lines import Line, is_number, is_table_row, is_wide, joined_cells
+from ingest.readers.lines import Line, is_number, is_table_row, is_wide, joined_cells, trailing_numbers
 from ingest.readers.pieces import BULLET, LEADERS, Piece
 from rag.models import BlockKind
 
@@ -149,7 +149,7 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces with each table row knowing the text that names its columns, where one can be told."""
     result: list[Piece] = []
     header, distance = "", 0
-    for piece in pieces:
+    for index, piece in enumerate(pieces):
         if piece.kind == "heading" or (result and result[-1].page != piece.page):
             header, distance = "", 0
         if piece.kind != "table_row":
@@ -160,8 +160,12 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
             continue
         above = _caption(result, piece.page)
         before = result[-1] if result else None
+        following = pieces[index + 1] if index + 1 < len(pieces) else None
         if _names_columns(piece.text):
             header = f"{above} {piece.text}".strip()
+            result.append(piece)
+        elif not (before and before.kind == "table_row" and before.page == piece.page) and _tops(piece, following):
+            header = piece.text
             result.append(piece)
         else:
             if before and before.page == piece.page and before.kind == "paragraph" and _names_columns(before.text):
@@ -172,6 +176,16 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
             result.append(replace(piece, header=header))
         distance = 0
     return result
+
+
+def _tops(piece: Piece, following: Piece | None) -> bool:
+    """Whether the first row of a table holds words only, and the next one figures."""
+    if following is None or following.kind != "table_row" or following.page != piece.page:
+        return False
+    tokens = piece.text.split()
+    words_only = len(piece.text) <= HEADER_CHARS and trailing_numbers(piece.text) == 0 and not tokens[0][0].isdigit()
+    figures = sum(is_number(token) for token in tokens)
+    return words_only and figures * 3 <= len(tokens) and any(map(str.isdigit, following.text))
 
 
 def _caption(before: Sequence[Piece], page: int) -> str:

@@ -66,7 +66,7 @@ def page_lines(page: PageObject) -> tuple[list[Line], Drawn]:
             drawn.strokes += 1
 
     page.extract_text(visitor_text=on_text, visitor_operand_before=on_operator)
-    return _continued(_lines(parts)), drawn
+    return _side_by_side(_lines(parts)), drawn
 
 
 def _space_out(shown: Any, spacing_ems: float) -> None:
@@ -150,28 +150,30 @@ def _lines(parts: Sequence[_Part]) -> Iterator[Line]:
     yield from _line(current)
 
 
-def _continued(lines: Iterator[Line]) -> list[Line]:
-    """The lines with those joined that pypdf broke in the middle, as where the font changes ("10", "‑", "K")."""
+def _side_by_side(lines: Iterator[Line]) -> list[Line]:
+    """The lines with those joined that follow each other in the stream and stand beside each other on the page: torn
+    apart by pypdf where the font changes ("10", "‑", "K"), cells of a row, a title and the page number drawn before it.
+    """
     result: list[Line] = []
     for line in lines:
         before = result[-1] if result else None
-        # Right where the line before ends, give or take the error of guessed widths.
-        if (
-            before is not None
-            and abs(before.y - line.y) < 0.15 * line.size
-            and abs(line.x - before.right) < max(line.size, 0.12 * (before.right - before.x))
-        ):
-            tight = line.text[0] in ".,;:!?)]-\u2011" or before.text[-1] in "([-\u2011"
-            text = f"{before.text}{line.text}" if tight else f"{before.text} {line.text}"
-            result[-1] = replace(
-                before,
-                text=text,
-                right=max(before.right, line.right),
-                bold=before.bold and line.bold,
-                gaps=before.gaps + line.gaps,
-            )
-        else:
+        if before is None or abs(before.y - line.y) > 0.15 * line.size:
             result.append(line)
+            continue
+        left, right = (before, line) if before.x <= line.x else (line, before)
+        slack = max(line.size, 0.12 * (left.right - left.x))  # widths are guesses
+        gap = right.x - left.right
+        if gap < -slack:
+            result.append(line)
+            continue
+        tight = gap < slack and (right.text[0] in ".,;:!?)]-\u2011" or left.text[-1] in "([-\u2011")
+        result[-1] = replace(
+            left,
+            text=f"{left.text}{'' if tight else ' '}{right.text}",
+            right=max(left.right, right.right),
+            bold=left.bold and right.bold,
+            gaps=left.gaps + right.gaps + (gap > line.size + slack),
+        )
     return result
 
 
@@ -183,7 +185,7 @@ def _line(parts: Sequence[_Part]) -> Iterator[Line]:
     gaps = 0
     for before, after in pairwise(printed):
         width = text_width(before.text.strip(), before.size)
-        gaps += after.x - before.x - width > 2 * after.size + 0.2 * width
+        gaps += after.x - before.x - width > after.size + 0.2 * width  # letters of wide fonts are wider than guessed
     right = max(part.x + text_width(part.text.strip(), part.size) for part in printed)
     largest = max(printed, key=lambda part: len(part.text.strip()))  # footnote marks are smaller than their line
     yield Line(

@@ -161,6 +161,16 @@ def test_each_row_of_a_table_knows_the_names_of_its_columns() -> None:
     assert [piece.header for piece in pieces] == ["", *["Fiscal years ended 2023 2022 2021"] * 2]
 
 
+def test_a_first_row_of_words_above_rows_of_figures_names_the_columns() -> None:
+    def row(text: str, y: float) -> Line:
+        return Line(text, x=72, y=y, right=400, size=SIZE, gaps=2)
+
+    pieces = to_pieces(
+        [[row("Model Range Battery", 700), row("TL-1101 -30 °C 120 days", 688), row("TL-1207 -40 °C 3 years", 676)]]
+    )
+    assert [piece.header for piece in pieces] == ["", "Model Range Battery", "Model Range Battery"]
+
+
 def test_the_outline_decides_the_sections_where_there_is_one() -> None:
     pages = [[line("Intro duction", y=700), line("Words of the introduction.", y=650)], [line("More words.", y=700)]]
     outline = [

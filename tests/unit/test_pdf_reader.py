@@ -196,6 +196,33 @@ def test_form_fields_are_text() -> None:
     assert "Member: Yes" in parsed.text
 
 
+def test_what_stands_on_one_line_is_read_as_one_in_whatever_order_it_was_drawn() -> None:
+    def contents(canvas: Canvas) -> None:
+        for number, title in enumerate(("How we came about", "Where we are", "Who decides what")):
+            canvas.drawString(500, 700 - 14 * number, str(number + 1))
+            canvas.drawString(72, 700 - 14 * number, title)
+
+    assert read(built(contents)).text.splitlines() == ["How we came about 1", "Where we are 2", "Who decides what 3"]
+
+
+def test_the_cells_of_a_table_row_stay_together_also_where_one_is_wrapped() -> None:
+    def table(canvas: Canvas) -> None:
+        for number, (label, wrapped, value) in enumerate(
+            (("Invoices", "seven years,", "Deleted"), ("Visitors", "three months,", "Shredded"))
+        ):
+            top = 700 - 40 * number
+            canvas.drawString(72, top, label)
+            canvas.drawString(180, top, wrapped)
+            canvas.drawString(180, top - 12, "in the archive")
+            canvas.drawString(320, top, value)
+            canvas.drawString(320, top - 12, "for good")
+
+    assert read(built(table)).text.splitlines() == [
+        "Invoices seven years, in the archive Deleted for good",
+        "Visitors three months, in the archive Shredded for good",
+    ]
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"%PDF-1.4\n", b"%PDF-1.7 hello", b"not a pdf at all", built(lines(*PROSE * 40))[:1500]],
