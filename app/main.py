@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from app.doctor import examine
 from app.errors import add_error_handlers, respond
 from app.routes import ask, collections, documents, jobs, sources
+from app.schemas import ANSWER_EXAMPLE
 from app.security import BodyTooLarge, Guard, body_too_large
 from app.service import Service
 from rag.errors import InvalidInput
@@ -81,6 +82,15 @@ def create_app(service: Service) -> FastAPI:
         response.status_code = 200 if ready else 503
         return {"ready": ready, "parts": service.readiness()}
 
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        # FastAPI leaves nulls out of examples, and an answer without `refusal` is not one.
+        document = plain()
+        document["components"]["schemas"]["AnswerOut"]["example"] = ANSWER_EXAMPLE
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 
 

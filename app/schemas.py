@@ -158,7 +158,7 @@ class UsageOut(BaseModel):
     completion_tokens: int
 
 
-_ANSWER_EXAMPLE: dict[str, Any] = {
+ANSWER_EXAMPLE: dict[str, Any] = {
     "id": "ans_3f9c2b7e51d04a86",
     "answer": "The TL-1207 is covered for 36 months from the date of delivery. [1]",
     "refused": False,
@@ -201,7 +201,7 @@ _ANSWER_EXAMPLE: dict[str, Any] = {
 
 
 class AnswerOut(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"example": _ANSWER_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"example": ANSWER_EXAMPLE})
 
     id: str
     answer: str = Field(description="With [n] behind each sentence that has a source.")

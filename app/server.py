@@ -98,13 +98,14 @@ class Server(uvicorn.Server):
 
 
 class Background:
-    """A service in a thread of this process, from construction to `close`."""
+    """A service in a thread of this process, from construction to `close`. By default on any free port of loopback."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, listener: socket.socket | None = None) -> None:
         self._started = threading.Event()
         self._problem: BaseException | None = None
         try:
-            self._server = Server(service, listen("127.0.0.1", 0), listening=lambda _url: self._started.set())
+            listener = listener or listen("127.0.0.1", 0)
+            self._server = Server(service, listener, listening=lambda _url: self._started.set())
         except BaseException:
             service.close()
             raise
@@ -122,6 +123,11 @@ class Background:
             self._problem = problem
         finally:
             self._started.set()
+
+    def wait(self) -> None:
+        """Until it stops by itself, or somebody interrupts."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # a join without end would keep Ctrl-C waiting on some systems
 
     def close(self) -> None:
         """Let requests in flight end for a while, then close the service. Unfinished jobs go on at the next start."""

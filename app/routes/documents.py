@@ -82,13 +82,14 @@ async def add_document(name: str, request: Request, service: ServiceDep, respons
 async def _handed_over(request: Request) -> tuple[bytes, Upload]:
     content_type = request.headers.get("content-type", "")
     if content_type.startswith("multipart/form-data"):
-        form = await request.form(max_files=1, max_fields=20)
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise InvalidInput("The form has no field “file” with a file in it.", remedy="curl -F file=@handbook.pdf …")
-        name = _file_name(file.filename)
-        key, title = _text(form.get("key")) or name, _text(form.get("title"))
-        return await file.read(), Upload(key, name, "", file.content_type, title, f"uploads/{key}")
+        async with request.form(max_files=1, max_fields=20) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                detail = "The form has no field “file” with a file in it."
+                raise InvalidInput(detail, remedy="curl -F file=@handbook.pdf …")
+            name = _file_name(file.filename)
+            key, title = _text(form.get("key")) or name, _text(form.get("title"))
+            return await file.read(), Upload(key, name, "", file.content_type, title, f"uploads/{key}")
     if content_type.startswith("application/json"):
         try:
             body = TextDocumentIn.model_validate_json(await request.body())
