@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rag.answer import Assistant
 from rag.caches import Caches
 from rag.catalog.engine import Catalog
 from rag.embedder import SentenceTransformerEmbedder
-from rag.errors import InvalidInput
+from rag.errors import InvalidInput, NotFound
 from rag.knowledge import KnowledgeBase
 from rag.llm import open_chat_model
 from rag.originals import Originals
+from rag.owner import Owner
 from rag.ports import ChatModel, Embedder, VectorIndex
 from rag.settings import Settings
 from rag.terms import TantivyIndex
@@ -21,12 +24,14 @@ from rag.vectors import ChromaIndex, probe
 
 log = logging.getLogger(__name__)
 
+_CATALOG = "catalog.sqlite"
+
 
 def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None) -> KnowledgeBase:
     """The knowledge base in the data folder. The caller owns the folder (`rag.owner`). Quick: no model is loaded and
     Chroma is not touched; `caches.attach_terms` and `caches.attach_vectors` come next."""
     folder = settings.data_dir
-    catalog = Catalog(folder / "catalog.sqlite")
+    catalog = Catalog(folder / _CATALOG)
     chroma_folder = folder / "chroma"
     vectors: VectorIndex = (
         ChromaIndex(url=settings.chroma_url) if settings.chroma_url else ChromaIndex(path=chroma_folder)
@@ -43,6 +48,28 @@ def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None)
         originals=Originals(folder / "originals"),
         embedder=embedder or SentenceTransformerEmbedder(settings.embedder),
     )
+
+
+@contextmanager
+def ready_knowledge_base(data_dir: Path, *, embedder: Embedder | None = None) -> Iterator[KnowledgeBase]:
+    """For scripts and notebooks: the knowledge base of a folder, its lock held and its caches attached until the end.
+
+    Raises NotFound rather than make one where a path is misspelt, and FolderInUse where a service runs on it.
+    """
+    if not (data_dir / _CATALOG).is_file():
+        raise NotFound(f"There is no knowledge base in {data_dir}.", remedy="Check the path; `attest sync` makes one.")
+    owner = Owner(data_dir)
+    try:
+        base = open_knowledge_base(Settings(data_dir=data_dir), embedder=embedder)
+        try:
+            base.caches.attach_terms()
+            base.caches.attach_vectors()
+            yield base
+        finally:
+            base.caches.close()
+            base.catalog.close()
+    finally:
+        owner.release()
 
 
 def open_assistant(settings: Settings, base: KnowledgeBase) -> Assistant:
@@ -69,7 +96,7 @@ def open_model(settings: Settings) -> ChatModel | None:
 
 
 def allowed_roots(settings: Settings) -> list[Path]:
-    """Folders that sources may lie under: those configured, else home and working folder where only this user can ask."""
+    """Folders that sources may lie under: those configured, else home and working folder where only we can ask."""
     if settings.allowed_roots is not None:
         return [Path(part).expanduser() for part in settings.allowed_roots.split(":") if part.strip()]
     if settings.is_loopback and settings.admin_key is None:
@@ -78,7 +105,7 @@ def allowed_roots(settings: Settings) -> list[Path]:
 
 
 def _set_torn_folder_aside(folder: Path) -> None:
-    """A kill while Chroma rewrote its files leaves a folder that hangs or crashes its reader. It is tried in a child."""
+    """A kill while Chroma rewrote its files leaves a folder that hangs or crashes its reader: a child tries it."""
     if folder.exists() and not probe(folder):
         aside = folder.with_name(f"chroma-torn-{int(time.time())}")
         log.warning("Chroma's folder is damaged. It is kept as %s, and the catalog rebuilds it.", aside.name)
