@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from rag.language import sentences
 
-# [1]  [1, 2]  [1][2]  [[1]]  【1】  [1-3] — what models really write
-_MARKER = re.compile(r"\s*(?:\[{1,2}|【)\s*(\d{1,3}(?:\s*[,，、;-]\s*\d{1,3})*)\s*(?:\]{1,2}|】)")
-_OPEN_MARKER = re.compile(r"\s*(?:\[|【)[^\]】]{0,20}$")
+# [1]  [1, 2]  [1][2]  [[1]]  【1】  ［1］  [1-3] — what models really write
+_MARKER = re.compile(r"\s*(?:\[{1,2}|[【［])\s*(\d{1,3}(?:\s*[,，、;；–-]\s*\d{1,3})*)\s*(?:\]{1,2}|[】］])")
+_OPEN_MARKER = re.compile(r"\s*(?:\[{1,2}|[【［])(?:[^\]】］]{0,20}|[\s\d,，、;；–-]*)$")
+_OPEN_WORD = re.compile(r"[A-Za-z]+$")  # “Acme Inc. The” ends a sentence in its middle, “Acme Inc. Theodore” does not
+_WORD_BEHIND = re.compile(r"[A-Za-z0-9]")
 _LIST_SIGN = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
 
 
@@ -26,10 +28,13 @@ def claims(reply: str, *, finished: bool = True) -> list[Claim]:
     if not finished:
         reply = _OPEN_MARKER.sub("", reply)
     clean, markers = _without_markers(reply)
+    if not finished:
+        clean = _OPEN_WORD.sub("", clean)
     spans = [span for span in sentences(clean) if _says_something(clean[span[0] : span[1]])]
     named: list[list[int]] = [[] for _ in spans]
     for position, numbers in markers:
-        owners = [index for index, (start, _) in enumerate(spans) if start < position]
+        # The sentence it stands in or behind; the first one where it stands before all.
+        owners = [index for index, (start, _) in enumerate(spans) if start < position] or [0][: len(spans)]
         if owners:
             named[owners[-1]].extend(numbers)
     found = [
@@ -48,12 +53,15 @@ def _without_markers(reply: str) -> tuple[str, list[tuple[int, list[int]]]]:
         length += match.start() - last
         last = match.end()
         markers.append((length, _numbers(match.group(1))))
+        if _WORD_BEHIND.match(reply, last):
+            parts.append(" ")  # “… nine.[1]It closes”: the marker was all that stood between two words
+            length += 1
     parts.append(reply[last:])
     return "".join(parts), markers
 
 
 def _numbers(inside: str) -> list[int]:
-    span = re.fullmatch(r"(\d+)\s*-\s*(\d+)", inside)
+    span = re.fullmatch(r"(\d+)\s*[–-]\s*(\d+)", inside)
     if span:
         first, last = int(span[1]), int(span[2])
         return list(range(first, last + 1)) if first <= last < first + 10 else [first, last]
