@@ -40,8 +40,9 @@ class DatabaseSource:
     so that a changed row is a new document and equal rows are one. With `query`, `key` must be given.
 
     A foreign key reads as the label of the row it refers to, and that row's owner's: `Album: Facelift (Artist: Alice In
-    Chains)`. `labels` sets a table's label columns (`{"Employee": ["FirstName", "LastName"]}`; an empty list: none);
-    otherwise they are found by their names. The referred tables are read for it even where `tables` leaves them out.
+    Chains)`; one that people use as a code keeps it: `Sku: TL-1310 (TideLog Cryo)`. `labels` sets a table's label
+    columns (`{"Employee": ["FirstName", "LastName"]}`; an empty list: none); otherwise they are found by their names.
+    The referred tables are read for it even where `tables` leaves them out.
 
     By default the text holds every column but `updated_at`, which becomes the metadata field `date`.
     """

@@ -11,8 +11,10 @@ from ingest.sources.database_shapes import Reading, Reference
 from ingest.sources.rows import (
     DamagedText,
     Field,
+    is_code,
     key_path,
     key_text,
+    labelled_code,
     metadata_value,
     readable,
     reference_name,
@@ -32,7 +34,7 @@ class DatabaseRow:
         self._values = dict(zip((column.name for column in reading.columns), values, strict=False))
         self._columns = {column.name: column for column in reading.columns}
         rest = iter(values[len(reading.columns) :])
-        self._labels = {reference.columns: _label_text(reference, rest) for reference in reading.references}
+        self._labels = {reference.columns: self._referred(reference, rest) for reference in reading.references}
         key = [self._values[name] for name in reading.key]
         kinds = [self._columns[name].kind for name in reading.key]
         text = key_text(key, kinds) if key else None
@@ -96,10 +98,23 @@ class DatabaseRow:
         for name in self._reading.metadata_columns:
             reference, column = self._reference(name), self._columns[name]
             value = metadata_value(self._values[name], column.kind, column.scale)
-            if reference is not None:
+            if reference is not None and not self._is_code(reference):  # a code is what people filter by
                 value = self._labels[reference.columns]
             found |= {name: value} if value is not None else {}
         return found
+
+    def _referred(self, reference: Reference, values: Iterator[Any]) -> str:
+        """What a foreign key reads as: the label of its row, behind the key where that is a code; empty without label.
+
+        The row's owner tells namesakes apart (two albums called “Greatest Hits”); a code needs no such help.
+        """
+        label, owner = _label_text(reference, values)
+        if not label or not self._is_code(reference):
+            return f"{label} ({owner})" if label and owner else label
+        return labelled_code(", ".join(self._text(name) for name in reference.columns), label)
+
+    def _is_code(self, reference: Reference) -> bool:
+        return any(is_code(self._values[name]) for name in reference.columns)
 
     def _reference(self, column: str) -> Reference | None:
         """The labelled reference that this column is shown by: its own before one that it is only a part of."""
@@ -126,15 +141,13 @@ class DatabaseRow:
         return hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _label_text(reference: Reference, values: Iterator[Any]) -> str:
-    """The label of the referred row and, in brackets, of the one that it belongs to; empty where it has none."""
+def _label_text(reference: Reference, values: Iterator[Any]) -> tuple[str, str]:
+    """The label of the referred row, and `Artist: Queen` for the one that it belongs to; empty where there is none."""
     own = list(islice(values, len(reference.labels)))
     words = [value_text(value, column.kind, column.scale) for column, value in zip(reference.labels, own, strict=True)]
     label = " ".join(_joined([word for word in words if word]).split())[:200]
-    beyond = _label_text(reference.beyond, values) if reference.beyond else ""
-    if label and beyond and reference.beyond:
-        return f"{label} ({_reference_field(reference.beyond)}: {beyond})"
-    return label
+    beyond, _ = _label_text(reference.beyond, values) if reference.beyond else ("", "")
+    return label, f"{_reference_field(reference.beyond)}: {beyond}" if beyond and reference.beyond else ""
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -25,6 +25,10 @@ LONG_TEXT_CHARACTERS = 200  # a longer value stands as paragraphs of its own
 _TITLE_CHARACTERS = 200
 _MOMENT = re.compile(r"(\d{4,}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d)?)(\.\d+)?\s*(Z|[+-]\d\d(?::?\d\d)?)?)?")
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
+# UUID, MongoDB's id, a digest, ULID.
+_MADE_BY_A_MACHINE = re.compile(
+    r"\{?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\}?|[0-9a-f]{24,}|[0-7][0-9a-hjkmnp-tv-z]{25}", re.IGNORECASE
+)
 _REFERENCE_SUFFIX = re.compile(r"[\s_]*(?:(?<![a-z])id|编号|编码|代码|編號|編碼|代碼)$", re.IGNORECASE)
 
 
@@ -179,6 +183,17 @@ def readable(name: str) -> str:
 def reference_name(column: str) -> str:
     """What a foreign key refers to: `SupportRepId` → `Support Rep`, 客户编号 → 客户; empty where only `id` is left."""
     return _REFERENCE_SUFFIX.sub("", readable(column)).strip()
+
+
+def is_code(value: object) -> bool:
+    """Whether a key says something to people (TL-1310, NL, a date), unlike a number or a UUID that only counts rows."""
+    return isinstance(value, str) and bool(value.strip()) and not _MADE_BY_A_MACHINE.fullmatch(value.strip())
+
+
+def labelled_code(code: str, label: str) -> str:
+    """`TL-1310 (TideLog Cryo)`; one of the two alone where it says the other already."""
+    said = re.search(rf"(?<!\w){re.escape(code)}(?!\w)", label, re.IGNORECASE)
+    return label if said else f"{code} ({label})"
 
 
 def key_text(values: Sequence[object], kinds: Sequence[ColumnKind]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
 import threading
@@ -17,7 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.sources.database import DatabaseSource
-from ingest.sources.rows import Field, key_path, metadata_value, readable, reference_name, row_parsed, value_text
+from ingest.sources.rows import (
+    Field,
+    is_code,
+    key_path,
+    labelled_code,
+    metadata_value,
+    readable,
+    reference_name,
+    row_parsed,
+    value_text,
+)
 from rag.errors import AttestError, InvalidInput, NotAllowed, SourceError
 from rag.models import Item, Original, Unlisted
 
@@ -92,6 +103,97 @@ def test_foreign_keys_read_as_labels_and_their_owners(shop: str) -> None:
     assert link.title == "Product tag: Star map (Maker: Kepler Labs), sky"
     assert link.parsed is not None
     assert link.parsed.blocks[0].row == "product_tag / 7, 4"
+
+
+DEPOT = """
+CREATE TABLE vendor (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE product (sku TEXT PRIMARY KEY, name TEXT, note TEXT, vendor_id INTEGER NOT NULL REFERENCES vendor);
+CREATE TABLE country (code CHAR(2) PRIMARY KEY, name TEXT);
+CREATE TABLE lot (uid CHAR(36) PRIMARY KEY, name TEXT, vendor_id INTEGER NOT NULL REFERENCES vendor);
+CREATE TABLE region (country TEXT REFERENCES country, number INTEGER, name TEXT, PRIMARY KEY (country, number));
+CREATE TABLE 产品 (产品编号 TEXT PRIMARY KEY, 名称 TEXT);
+CREATE TABLE stock (
+    id INTEGER PRIMARY KEY, sku TEXT REFERENCES product, lot_uid CHAR(36) REFERENCES lot,
+    made_in TEXT REFERENCES country, 产品编号 TEXT REFERENCES 产品, sold_country TEXT, sold_number INTEGER,
+    FOREIGN KEY (sold_country, sold_number) REFERENCES region);
+INSERT INTO vendor VALUES (1, 'Optica');
+INSERT INTO product VALUES ('TL-1310', 'TideLog Cryo', '', 1), ('TL-9', 'TL-9 Mini', '', 1);
+INSERT INTO country VALUES ('NL', 'Netherlands');
+INSERT INTO lot VALUES ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'Spring', 1);
+INSERT INTO region VALUES ('NL', 7, 'Zeeland');
+INSERT INTO 产品 VALUES ('冷链-13', '潮记深冷');
+INSERT INTO stock VALUES
+    (1, 'TL-1310', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'NL', '冷链-13', 'NL', 7),
+    (2, 'TL-9', NULL, NULL, NULL, NULL, NULL), (3, 'TL-404', NULL, '', NULL, NULL, NULL);
+"""
+
+
+def test_a_foreign_key_that_people_use_as_a_code_keeps_it(tmp_path: Path) -> None:
+    """Before its label, and without the owner, which only tells apart what a number cannot."""
+    found = texts(make(tmp_path / "a.db", DEPOT))
+    assert found["stock/1"].split("\n")[1:] == [
+        "Sku: TL-1310 (TideLog Cryo)",
+        "Lot uid: Spring (Vendor: Optica)",
+        "Made in: NL (Netherlands)",
+        "产品: 冷链-13 (潮记深冷)",
+        "Region: NL, 7 (Zeeland)",
+    ]
+    assert found["stock/2"] == "Id: 2\nSku: TL-9 Mini"
+    assert found["stock/3"] == "Id: 3\nSku: TL-404"
+
+
+def test_metadata_has_the_code_that_people_filter_by(tmp_path: Path) -> None:
+    url = make(tmp_path / "a.db", DEPOT)
+    found = originals(url, tables=["stock", "product"], metadata_columns=["sku", "vendor_id", "lot_uid"])
+    assert found["stock/1"].metadata == {"sku": "TL-1310", "lot_uid": "Spring (Vendor: Optica)"}
+    assert found["product/TL-1310"].metadata == {"sku": "TL-1310", "vendor_id": "Optica"}
+
+
+@pytest.mark.parametrize("key", ["TL-1310", "NL", "SO-26-0107", "2024-05-01", "00123", "冷链-13", "deadbeef", "x" * 26])
+def test_a_code_is_a_key_that_says_something(key: str) -> None:
+    assert is_code(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(7, 2.5, None, b"TL", "", " "),
+        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+        "{A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11}",
+        "a0eebc999c0b4ef8bb6d6bb9bd380a11",
+        "507f1f77bcf86cd799439011",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    ],
+)
+def test_what_only_counts_rows_is_no_code(key: object) -> None:
+    assert not is_code(key)
+
+
+def test_a_code_is_not_said_twice() -> None:
+    assert labelled_code("TL-9", "Mini (tl-9)") == "Mini (tl-9)"
+    assert labelled_code("NL", "NLBV") == "NL (NLBV)"
+    assert labelled_code("冷链", "冷链箱") == "冷链 (冷链箱)"
+
+
+def test_the_sample_database_answers_by_article_number() -> None:
+    """Every word that a sample question expects of a row stands in the row's text."""
+    data = Path(__file__).parents[2] / "data"
+    found = {
+        original.parsed.blocks[0].row: original.data.decode()
+        for original in originals(f"sqlite:///{data / 'products.sqlite'}").values()
+        if original.parsed is not None
+    }
+    questions = [json.loads(line) for line in (data / "eval" / "questions.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        (expected["source"].removeprefix("products.sqlite: "), word)
+        for question in questions
+        for expected in question["expected"]
+        if expected["source"].startswith("products.sqlite: ")
+        for word in expected["words"]
+    ]
+    assert len(rows) >= 15
+    assert [(row, word) for row, word in rows if word not in found[row]] == []
+    assert "Sku: TL-1310 (TideLog Cryo)\nWarehouse: Rotterdam\nPieces: 37\n" in found["stock / 6"]
 
 
 def test_labels_can_be_chosen_and_switched_off(shop: str) -> None:
