@@ -96,14 +96,14 @@ def read_settings(**changes: Any) -> Settings:
 
 
 @contextmanager
-def connected() -> Iterator[Client]:
+def connected(*, working: bool = False) -> Iterator[Client]:
     import logging
 
     from app.client import Client
     from app.terminal import hint
 
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
-    with Client(read_settings(), hint=hint) as client:
+    with Client(read_settings(), working=working, hint=hint) as client:
         yield client
 
 
@@ -181,7 +181,8 @@ def doctor(as_json: AsJson = False) -> None:
     """Is all well? Exit code 1 when something is not."""
     from app.terminal import hint, show_json, table
 
-    with connected() as client:
+    with connected(working=True) as client:
+        client.wait_until_ready()
         found = client.get("/v1/doctor")
         if as_json:
             show_json(found)

@@ -39,11 +39,17 @@ class Refused(AttestError):
 
 
 class Client:
-    """The service that owns the data folder. Where none runs, this process is it until `close`."""
+    """The service that owns the data folder. Where none runs, this process is it until `close`.
 
-    def __init__(self, settings: Settings, *, hint: Callable[[str], None] = lambda _text: None) -> None:
+    `working`: such a service of our own attaches everything and takes up old jobs at once, not when it is needed.
+    """
+
+    def __init__(
+        self, settings: Settings, *, working: bool = False, hint: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self._settings = settings
         self._hint = hint
+        self._working = working
         self._server: Background | None = None
         self._http = self._connect()
 
@@ -140,6 +146,7 @@ class Client:
 
     def follow(self, job_ids: Iterable[str], moved: Callable[[Json], None]) -> list[Json]:
         """The jobs when all of them are finished; `moved` hears of each whenever somebody looks."""
+        self._working = True  # should the service go away, its successor takes the jobs up
         ids = list(dict.fromkeys(job_ids))
         finished: dict[str, Json] = {}
         while True:
@@ -154,6 +161,15 @@ class Client:
                     finished[job_id] = self.get(f"/v1/jobs/{part(job_id)}")
             if len(finished) == len(ids):
                 return [finished[job_id] for job_id in ids]
+            time.sleep(_LOOK_SECONDS)
+
+    def wait_until_ready(self) -> None:
+        """Until all parts of a service that has just started say how they are, or a minute has passed."""
+        deadline = time.monotonic() + 3 * _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            parts = self._http.get("/readyz").json()["parts"]
+            if not any(word in state for state in parts.values() for word in ("attach", "loading")):
+                return
             time.sleep(_LOOK_SECONDS)
 
     def cancel(self, job_ids: Iterable[str]) -> None:
@@ -189,7 +205,7 @@ class Client:
         from app.server import Background  # the whole service: nobody needs it who finds one running
         from app.service import Service
 
-        service = Service(self._settings, warm=False)
+        service = Service(self._settings, warm=self._working)
         self._server = Background(service)
         return _http(self._server.url, service.token)
 

@@ -60,7 +60,11 @@ class Service:
         self._closing = threading.Event()
         self._attaching = threading.Thread(target=self._attach, name="attach", daemon=True)
         self._warming = threading.Thread(target=self._warm, name="warm", daemon=True)
-        # A short-lived service (`warm=False`) loads the embedder when something needs it, and many commands never do.
+        # A short-lived service (`warm=False`) loads the embedder and attaches Chroma when something needs them:
+        # many commands never do, and it is most of what they would take.
+        self._warm_up = warm
+        self._beginning = threading.Lock()
+        self._begun = False
         self.embedder_problem: str | None = "The embedder is loading." if warm else None
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
@@ -68,9 +72,16 @@ class Service:
     def start(self) -> None:
         """Terms first, so that questions can be answered; embedder, Chroma and old jobs follow in the background."""
         self.base.caches.attach_terms()
-        if self.embedder_problem is not None:
+        if self._warm_up:
             self._warming.start()
-        self._attaching.start()
+            self.begin()
+
+    def begin(self) -> None:
+        """Attach Chroma and take up jobs, unless that was begun already."""
+        with self._beginning:
+            if not self._begun:
+                self._begun = True
+                self._attaching.start()
 
     def _attach(self) -> None:
         started = False
@@ -164,6 +175,7 @@ class Service:
     # ── work ──────────────────────────────────────────────────────────────────────────────────
 
     def submit_sync(self, record: SourceRecord, *, allow_deletes: bool = False, verify: bool = False) -> Job:
+        self.begin()
         return self.jobs.submit(
             kind="sync",
             collection_id=record.collection_id,
@@ -173,6 +185,7 @@ class Service:
 
     def submit_upload(self, collection: Collection, data: bytes, upload: Upload) -> Job:
         """Keep the bytes, then read them in a job. `upload.sha256` is filled in here."""
+        self.begin()
         with self.base.catalog.write() as connection:
             record = knowledge.find_source(connection, collection, UPLOADS) or knowledge.create_source(
                 connection, collection, name=UPLOADS, kind="upload", config={}

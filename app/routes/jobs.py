@@ -54,6 +54,7 @@ def retry_job(job_id: str, service: ServiceDep) -> JobOut:
     job = service.job(job_id)
     if job.state not in jobs.FINISHED:
         raise Conflict(f"Job {job_id} is {job.state}.", remedy="Cancel it first, or wait for it.")
+    service.begin()
     return JobOut.of(
         service.jobs.submit(
             kind=job.kind, collection_id=job.collection_id, source_id=job.source_id, request=job.request
