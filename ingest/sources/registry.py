@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
+
 from ingest.readers.options import ReadOptions
 from ingest.readers.registry import SUPPORTED_SUFFIXES
 from ingest.sources.database import DatabaseSource
@@ -20,8 +22,11 @@ from rag.models import SourceRecord
 from rag.ports import Source
 
 # Secrets are named in a source's configuration and read here, so that the catalog never holds one. Only variables
-# with our prefix: a source must not be a way to read the rest of the environment.
-_SECRET_PREFIX = "ATTEST_"
+# with our prefix, and none of the service's own keys: whoever may add a source says where its secrets are sent.
+_PREFIX = "ATTEST_"
+_DATABASE_PREFIX = "ATTEST_DB_"
+_DOTENV = Path(".env")
+_OWN_SECRETS = ("ATTEST_ADMIN_", "ATTEST_LLM_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +87,22 @@ def _database(config: Mapping[str, Any], limits: Limits) -> Source:
     options = {
         key: value for key, value in config.items() if key not in ("url_env", "passwords_env") and value is not None
     }
-    return DatabaseSource(url=_secret(str(config["url_env"])), allowed_roots=limits.allowed_roots, **options)
+    url = _secret(str(config["url_env"]), prefix=_DATABASE_PREFIX)
+    return DatabaseSource(url=url, allowed_roots=limits.allowed_roots, **options)
 
 
-def _secret(variable: str) -> str:
-    if not variable.startswith(_SECRET_PREFIX):
+def _secret(variable: str, *, prefix: str = _PREFIX) -> str:
+    """The variable's value in the environment, else in `.env` as the settings have it; no other is looked at."""
+    if not variable.startswith(prefix) or variable.upper().startswith(_OWN_SECRETS):
         raise InvalidInput(
-            f"A source may read variables that begin with {_SECRET_PREFIX}, and “{variable}” does not.",
-            remedy=f"Name it {_SECRET_PREFIX}… in the environment of the service.",
+            f"A source may read a variable {prefix}… that is its own, and “{variable}” is none.",
+            remedy=f"Put the secret into a variable {prefix}… where the service runs, and name that one.",
         )
-    value = os.environ.get(variable)
+    value = os.environ.get(variable) or dotenv_values(_DOTENV).get(variable)
     if not value:
         raise InvalidInput(
             f"The environment variable {variable} is not set.",
-            remedy="Set it where the service runs, then restart the service.",
+            remedy="Set it where the service runs or in its .env, then restart the service.",
         )
     return value
 
