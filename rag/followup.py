@@ -7,14 +7,17 @@ from collections.abc import Sequence
 
 from rag.models import Turn
 
-# What leans on the turn before: pronouns, and openings that leave the subject out.
+# What leans on the turn before: pronouns, and openings that leave the subject out. “Is there a …” leans on nothing.
 _ENGLISH = re.compile(
     r"^\s*(?:and|but|so|what about|how about|then|also)\b"
-    r"|\b(?:it|its|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|there|one|ones)\b",
+    r"|\b(?:it|its|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|one|ones)\b"
+    r"|(?<!\bis )(?<!\bare )(?<!\bwas )(?<!\bwere )\bthere\b(?! (?:is|are|was|were|be)\b)",
     re.IGNORECASE,
 )
+# Not 其他, 应该, 尤其: the same characters in words that refer to nothing.
 _CHINESE = re.compile(
-    r"^\s*(?:那|那么|还有|另外|然后|如果是)|[它他她]们?|这(?:个|种|款|项|些|里|样)|那(?:个|种|款|项|些|里|样)|该|其(?!他|它|余|中|实)|呢[？?]?\s*$"
+    r"^\s*(?:那|那么|还有|另外|然后|如果是)|[它她]|(?<!其)他|这(?:个|种|款|项|些|里|样)|那(?:个|种|款|项|些|里|样)"
+    r"|(?<!应)该|(?<!尤)其(?!他|它|余|中|实|次)|呢[？?]?\s*$"
 )
 
 

@@ -12,6 +12,7 @@ from rag.errors import FolderInUse, InvalidInput
 
 _LOCK = "owner.lock"
 _NOTE = "owner.json"
+_PATIENCE_SECONDS = 0.5  # somebody who only looks for the owner holds the lock for an instant
 
 
 class Owner:
@@ -31,18 +32,19 @@ class Owner:
         self._note = folder / _NOTE
         self._lock = FileLock(folder / _LOCK, thread_local=False)
         try:
-            self._lock.acquire(blocking=False)
+            self._lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=0.01)
         except Timeout:
             note = _read(self._note)
             where = f" at {note['url']}" if note.get("url") else ""
             raise FolderInUse(
                 f"The data folder {folder} is in use by process {note.get('pid', 'unknown')}{where}.",
-                remedy="Talk to that one (the command line does so by itself), stop it, or set ATTEST_DATA_DIR to another folder.",
+                remedy="Talk to that one (the command line does so by itself), stop it, "
+                "or set ATTEST_DATA_DIR to another folder.",
             ) from None
         self.announce(None, token=None)
 
     def announce(self, url: str | None, *, token: str | None) -> None:
-        """Say where this process listens. The token lets other commands of the same user in; the file is theirs alone."""
+        """Say where this process listens. The token lets this user's other commands in; nobody else may read it."""
         part = self._note.with_suffix(".part")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -56,13 +58,14 @@ class Owner:
 
 def find_owner(folder: Path) -> tuple[str, str] | None:
     """(URL, token) of the running process that owns this folder, or None where nobody does."""
-    if not (folder / _LOCK).exists():
-        return None
+    note = _read(folder / _NOTE)
+    if not note.get("url") or not (folder / _LOCK).exists():
+        return None  # nobody listens; and a lock that is not tried does not stop one who starts this moment
     probe = FileLock(folder / _LOCK, thread_local=False)
     try:
         probe.acquire(blocking=False)
     except Timeout:
-        note = _read(folder / _NOTE)
+        note = _read(folder / _NOTE)  # again: a new owner may have taken the place of one that was killed
         return (note["url"], note.get("token") or "") if note.get("url") else None
     probe.release()
     return None
