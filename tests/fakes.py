@@ -7,14 +7,15 @@ import re
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from rag.errors import InvalidInput, Unavailable
+from rag.errors import InvalidInput, ModelError, Unavailable
 from rag.language import is_han, query_terms, terms
-from rag.ports import TermEntry, Vectors
+from rag.models import Usage
+from rag.ports import Delta, Message, TermEntry, Vectors
 
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
 
@@ -200,3 +201,44 @@ class MemoryTerms:
             return self._spaces[space]
         except KeyError:
             raise Unavailable(f"The terms of {space} are not open.") from None
+
+
+class ScriptedModel:
+    """A ChatModel that says what it is told to, a few characters at a time.
+
+    A reply is a text, an error, or a list of both: pieces as they are streamed, ended by an error. Replies are used up
+    one by one; the last one stays.
+    """
+
+    def __init__(
+        self, *replies: str | ModelError | Sequence[str | ModelError], window: int = 4096, usage: Usage | None = None
+    ) -> None:
+        self.name = "scripted"
+        self.window = window
+        self.asked: list[list[Message]] = []
+        self.max_tokens: list[int] = []
+        self.closed_early = 0  # streams that were closed before their end
+        self._replies = list(replies)
+        self._usage = usage
+
+    def count_tokens(self, text: str) -> int:
+        return len(_tokens(text))
+
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[Delta]:
+        self.asked.append(list(messages))
+        self.max_tokens.append(max_tokens)
+        reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
+        if isinstance(reply, str):
+            reply = [reply[start : start + 5] for start in range(0, len(reply), 5)]
+        return self._say([reply] if isinstance(reply, ModelError) else reply)
+
+    def _say(self, pieces: Sequence[str | ModelError]) -> Iterator[Delta]:
+        try:
+            for piece in pieces:
+                if isinstance(piece, ModelError):
+                    raise piece
+                yield Delta(piece)
+            yield Delta("", usage=self._usage, finish_reason="stop")
+        except GeneratorExit:
+            self.closed_early += 1
+            raise
