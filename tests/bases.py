@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -17,6 +19,7 @@ from rag.caches import Caches
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog, Connection
 from rag.catalog.jobs import JobItem
+from rag.catalog.tables import facts
 from rag.catalog.versions import Flip, NewVersion, sha256
 from rag.errors import SourceError
 from rag.knowledge import KnowledgeBase
@@ -38,7 +41,10 @@ class Bases:
     _open: list[KnowledgeBase] = field(default_factory=list)
 
     def open(self, *, attach: bool = True) -> KnowledgeBase:
-        catalog = Catalog(self.folder / "catalog.sqlite")
+        path = self.folder / "catalog.sqlite"
+        if not path.exists():
+            path.write_bytes(_migrated())
+        catalog = Catalog(path)
         _without_fsync(catalog)
         caches = Caches(catalog, vectors=self.vectors, terms=self.terms)
         base = KnowledgeBase(catalog, caches, Originals(self.folder / "originals"), self.embedder)
@@ -51,6 +57,18 @@ class Bases:
     def close(self) -> None:
         for base in self._open:
             base.catalog.close()
+
+
+@cache
+def _migrated() -> bytes:
+    """An empty catalog file without an id of its own yet: migrating takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "catalog.sqlite"
+        catalog = Catalog(path)
+        with catalog.write() as connection:
+            connection.execute(facts.delete())
+        catalog.close()
+        return path.read_bytes()
 
 
 def _without_fsync(catalog: Catalog) -> None:

@@ -36,13 +36,19 @@ DRILL = "How much does the X200 drill weigh?"
 NONSENSE = "Which submarine did Zanzibar's astronomers paint?"
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Iterator[KnowledgeBase]:
-    bases = Bases(tmp_path)
+def handbooks(folder: Path) -> tuple[Bases, KnowledgeBase]:
+    bases = Bases(folder)
     base = bases.open()
     into = source_in(base, collection="handbooks")
     for key, text in (("handbook.txt", HANDBOOK), ("manual.txt", MANUAL), ("手册.txt", CHINESE)):
         publish_text(base, *into, key, text, title=key.partition(".")[0])
+    return bases, base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
+    """Only ever read from."""
+    bases, base = handbooks(tmp_path_factory.mktemp("data"))
     yield base
     bases.close()
 
@@ -148,7 +154,8 @@ def test_another_embedder_than_the_collections_is_refused(base: KnowledgeBase) -
         Assistant(other, model=None).answer(Question(LEAVE))
 
 
-def test_two_collections_are_asked_together_and_one_alone(base: KnowledgeBase) -> None:
+def test_two_collections_are_asked_together_and_one_alone(tmp_path: Path) -> None:
+    bases, base = handbooks(tmp_path)
     more = source_in(base, collection="更多")
     publish_text(base, *more, "saw.txt", "The S90 saw weighs 3.1 kilograms.")
     saw = "How much does the S90 saw weigh?"
@@ -158,6 +165,7 @@ def test_two_collections_are_asked_together_and_one_alone(base: KnowledgeBase) -
     both = assistant(base).answer(Question(NONSENSE, collections=("handbooks", "更多")))
     assert both.refusal is not None
     assert both.refusal.searched == {"handbooks": 3, "更多": 1}
+    bases.close()
 
 
 # ── with a model ──────────────────────────────────────────────────────────────────────────────
