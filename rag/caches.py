@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from rag.catalog import versions
 from rag.catalog.engine import Catalog, Connection, last_change
@@ -136,16 +137,23 @@ class Caches:
         """
         with self._writing:
             with self._catalog.read() as snapshot:
+                # What is active may have changed since the flip was planned: somebody deleted the document meanwhile.
+                flips = [
+                    replace(item, old_version=versions.active_version(snapshot, item.document_id)) for item in flips
+                ]
                 retired = versions.chunk_keys(
                     snapshot, [(item.document_id, item.old_version) for item in flips], index_id=collection.index_id
                 )
                 seen = last_change(snapshot) + 1
                 self._add_vectors(snapshot, collection.index_id, staged_keys, seen=seen)
-            with self.gate.flip():
+            with ExitStack() as gate:
                 with self._catalog.write() as connection:
                     also(connection)
                     change = versions.flip(connection, flips, collection_id=collection.id, index_id=collection.index_id)
-                self._follow_terms(collection.id)
+                    # From the commit on, and no sooner: questions need not wait for another writer to let this one in.
+                    gate.enter_context(self.gate.flip())
+                followed = self._follow_terms(collection.id)
+            self._clear_pending(collection.id, followed)
             self._remove_vectors(collection.index_id, retired, seen=change)
         return change
 
@@ -166,12 +174,12 @@ class Caches:
         except Unavailable as problem:
             self._detach(problem)
 
-    def _follow_terms(self, collection_id: str) -> None:
-        """Bring every noted flip of the collection into the terms, in one commit. Left noted where that fails."""
+    def _follow_terms(self, collection_id: str) -> int:
+        """Bring every noted flip of the collection into the terms, in one commit. Up to which change that worked."""
         with self._catalog.read() as snapshot:
             noted = [item for item in versions.pending_flips(snapshot) if item.collection_id == collection_id]
             if not noted:
-                return
+                return 0
             change, index_id = last_change(snapshot), noted[-1].index_id
             remove = versions.chunk_keys(
                 snapshot, ((item.flip.document_id, item.flip.old_version) for item in noted), index_id=index_id
@@ -183,7 +191,10 @@ class Caches:
             self._terms.apply(collection_id, remove=remove, add=entries, seen=change)
         except Unavailable as problem:
             log.error("The terms of collection %s could not follow: %s", collection_id, problem)
-            return
+            return 0
+        return change
+
+    def _clear_pending(self, collection_id: str, change: int) -> None:
         with self._catalog.write() as connection:
             versions.clear_pending(connection, collection_id=collection_id, up_to_change=change)
 
@@ -246,8 +257,7 @@ class Caches:
                 entries = list(versions.term_entries(snapshot, add[start : start + _TERM_BATCH]))
                 self._terms.apply(collection_id, remove=remove, add=entries, seen=change)
                 remove = []
-        with self._catalog.write() as connection:
-            versions.clear_pending(connection, collection_id=collection_id, up_to_change=change)
+        self._clear_pending(collection_id, change)
 
     def attach_vectors(self) -> bool:
         """Bring Chroma to what the catalog says. False where it cannot be reached; exact search goes on answering."""

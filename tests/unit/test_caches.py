@@ -139,6 +139,33 @@ def test_retiring_takes_a_document_out_of_both_caches(world: World) -> None:
     world.assert_in_step()
 
 
+def test_a_document_that_changed_since_the_flip_was_planned_leaves_nothing_behind(world: World) -> None:
+    document_id, planned, _ = world.publish("a.txt", "The drill weighs one kilogram.")
+    world.publish("a.txt", "The drill weighs two kilograms.")
+    world.caches.retire([(document_id, planned)], collection=world.collection)
+    assert found_texts(world.base, "drill") == []
+    world.assert_in_step()
+
+
+def test_a_question_never_waits_for_a_writer(world: World) -> None:
+    """Not even while a document waits for its turn to flip behind another job's long transaction."""
+    world.publish("a.txt", "The drill weighs one kilogram.")
+    document_id, number, keys = publish_text(
+        world.base, world.collection, world.source, "a.txt", "The drill weighs two kilograms.", flip=False
+    )
+    with world.base.catalog.write():
+        flips = {"collection": world.collection, "staged_keys": keys}
+        flipping = threading.Thread(target=world.caches.publish, args=([Flip(document_id, 1, number)],), kwargs=flips)
+        asking = threading.Thread(target=found_texts, args=(world.base, "drill"))
+        flipping.start()
+        time.sleep(0.05)
+        asking.start()
+        asking.join(5.0)
+        assert not asking.is_alive()
+    flipping.join()
+    assert found_texts(world.base, "drill") == ["The drill weighs two kilograms."]
+
+
 # ── vectors that fail ─────────────────────────────────────────────────────────────────────────
 
 TEXTS = [f"Product {number} weighs {number * 3} kilograms and belongs to group {number % 4}." for number in range(30)]
@@ -468,7 +495,7 @@ def test_readers_see_one_version_whole_while_it_flips_again_and_again(
         while not done.is_set():
             hits = retrieve("How many days is leave?", base=base, collections=collections, k=8).hits
             asked[number] += 1
-            time.sleep(0.002)  # or the readers take all of Python's lock, and two hundred flips many seconds
+            time.sleep(0.01)  # or the readers take all of Python's lock, and two hundred flips many seconds
             if len(hits) != 4 or len({hit.version for hit in hits}) != 1:
                 problems.append(f"{[(hit.version, hit.text) for hit in hits]}")
             if len({hit.text.split("is ")[1] for hit in hits}) != 1:
