@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from rag.catalog import versions
+from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog, Connection, last_change
 from rag.catalog.versions import Flip
 from rag.errors import Unavailable
@@ -80,6 +80,7 @@ class Caches:
         self._exact = ExactIndex()
         self._prepare_vectors: Callable[[], None] | None = prepare_vectors
         self._exact_change: dict[int, int] = {}
+        self._counted: dict[int, tuple[int, int]] = {}  # index → (change, documents)
         self._attached: set[int] = set()
         self._writing = threading.RLock()  # one writer at a time, attaching included
         self._exact_lock = threading.Lock()
@@ -106,6 +107,15 @@ class Caches:
 
     def term_rarity(self, collection_id: str, terms: Sequence[str]) -> list[float]:
         return self._terms.rarity(collection_id, terms)
+
+    def count_documents(self, snapshot: Connection, collection: Collection) -> int:
+        """How many documents a question searches; counted once per change: 20,000 take 35 ms, a question takes less."""
+        change = last_change(snapshot)
+        known = self._counted.get(collection.index_id)
+        if known is None or known[0] != change:
+            known = change, knowledge.count_collection(snapshot, collection).documents
+            self._counted[collection.index_id] = known
+        return known[1]
 
     def is_attached(self, index_id: int) -> bool:
         """Whether Chroma answers for this index; exact search does otherwise."""

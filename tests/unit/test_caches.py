@@ -166,6 +166,30 @@ def test_a_question_never_waits_for_a_writer(world: World) -> None:
     assert found_texts(world.base, "drill") == ["The drill weighs two kilograms."]
 
 
+def test_documents_are_counted_once_per_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = 0
+    count = knowledge.count_collection
+
+    def noted(*args: Any) -> knowledge.CollectionCounts:
+        nonlocal counted
+        counted += 1
+        return count(*args)
+
+    monkeypatch.setattr(knowledge, "count_collection", noted)
+
+    def documents() -> int:
+        with world.base.catalog.read() as snapshot:
+            return world.caches.count_documents(snapshot, world.collection)
+
+    assert [documents(), documents()] == [0, 0]
+    document_id, number, _ = world.publish("a.txt", "The drill weighs one kilogram.")
+    world.publish("b.txt", "The saw weighs two kilograms.")
+    assert [documents(), documents()] == [2, 2]
+    world.caches.retire([(document_id, number)], collection=world.collection)
+    assert [documents(), documents()] == [1, 1]
+    assert counted == 3
+
+
 # ── vectors that fail ─────────────────────────────────────────────────────────────────────────
 
 TEXTS = [f"Product {number} weighs {number * 3} kilograms and belongs to group {number % 4}." for number in range(30)]
