@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from app.server import Background
 
 _PATIENCE_SECONDS = 20.0  # with an owner that does not listen yet, or is just leaving
+_READY_SECONDS = 60.0
+_CANCEL_SECONDS = 60.0  # a job stops when the batch that is being embedded is written
 _HINT_AFTER_SECONDS = 1.5
 _LOOK_SECONDS = 0.3
 # A question may wait for a model to load and to write; a plan may walk a whole web site.
@@ -48,7 +50,7 @@ class Client:
         self, settings: Settings, *, working: bool = False, hint: Callable[[str], None] = lambda _text: None
     ) -> None:
         self._settings = settings
-        self._hint = hint
+        self.hint = hint
         self._working = working
         self._server: Background | None = None
         self._http = self._connect()
@@ -165,7 +167,7 @@ class Client:
 
     def wait_until_ready(self) -> None:
         """Until all parts of a service that has just started say how they are, or a minute has passed."""
-        deadline = time.monotonic() + 3 * _PATIENCE_SECONDS
+        deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline:
             parts = self._http.get("/readyz").json()["parts"]
             if not any(word in state for state in parts.values() for word in ("attach", "loading")):
@@ -177,7 +179,7 @@ class Client:
         ids = list(dict.fromkeys(job_ids))
         for job_id in ids:
             self.post(f"/v1/jobs/{part(job_id)}/cancel")
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _CANCEL_SECONDS
         while ids and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
             ids = [job_id for job_id in ids if self.get(f"/v1/jobs/{part(job_id)}")["state"] not in FINISHED]
@@ -197,7 +199,7 @@ class Client:
                 if waited > _PATIENCE_SECONDS:
                     raise
                 if waited > _HINT_AFTER_SECONDS and not hinted:
-                    self._hint("Waiting for another attest process, which is starting or stopping.")
+                    self.hint("Waiting for another attest process, which is starting or stopping.")
                     hinted = True
                 time.sleep(0.2)
 
@@ -223,6 +225,7 @@ def interruptible(client: Client, job_ids: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        client.hint("Stopping when the documents that are being written are whole.")
         client.cancel(job_ids)
         raise
 
