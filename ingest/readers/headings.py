@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ingest.readers.lines import is_wide
+from ingest.readers.lines import CELL, is_wide
 from ingest.readers.pieces import BULLET, LEADERS, Piece, body_size
 
 HEADING_CHARS = 120
@@ -46,7 +46,12 @@ def with_headings(pieces: Sequence[Piece]) -> list[Piece]:
         if piece.text in repeated:
             continue
         following = pieces[index + 1] if index + 1 < len(pieces) else None
-        style = _heading_style(piece, following, body, bold_counts)
+        in_table = index > 0 and pieces[index - 1].kind == "table_row" and pieces[index - 1].page == piece.page
+        labels_row = following is not None and following.kind == "table_row"
+        # A bold line above a row is the label of a group of rows, or the title of a table whose column names follow.
+        titles_table = labels_row and not in_table and _is_row_of_names(following, smaller_than=piece.size)
+        bold_here = bold_counts and (not labels_row or titles_table)
+        style = _heading_style(piece, following, body, bold_here)
         if style is not None:
             styles[index] = style
     styles = _without_labels(styles)
@@ -55,6 +60,12 @@ def with_headings(pieces: Sequence[Piece]) -> list[Piece]:
         replace(piece, kind="heading", level=levels[styles[index]]) if index in styles else piece
         for index, piece in enumerate(pieces)
     ]
+
+
+def _is_row_of_names(piece: Piece | None, *, smaller_than: float) -> bool:
+    if piece is None or piece.size > 0.9 * smaller_than:
+        return False
+    return piece.text.count(CELL) >= 2 and not any(map(str.isdigit, piece.text))
 
 
 def _repeated(pieces: Sequence[Piece]) -> set[str]:
@@ -90,7 +101,13 @@ def _without_labels(styles: dict[int, tuple[float, int]]) -> dict[int, tuple[flo
 def _heading_style(piece: Piece, following: Piece | None, body: float, bold_counts: bool) -> tuple[float, int] | None:
     """What ranks a heading among the others, (−size, kind of numbering), or None for what is no heading."""
     text = piece.text
-    if piece.kind == "table_row" or len(text) > HEADING_CHARS or piece.line_count > 3 or LEADERS.search(text):
+    if (
+        piece.kind == "table_row"
+        or piece.contents
+        or len(text) > HEADING_CHARS
+        or piece.line_count > 3
+        or LEADERS.search(text)
+    ):
         return None
     kind = heading_kind(text)
     # "Item 1. Business." is how filings write it.
@@ -98,7 +115,7 @@ def _heading_style(piece: Piece, following: Piece | None, body: float, bold_coun
         return None
     order = next((rank for rank, (name, _) in enumerate(_HEADING_KINDS) if name == kind), len(_HEADING_KINDS))
     large = piece.size >= 1.15 * body and piece.size >= body + 1
-    bold = bold_counts and piece.bold and not (following and following.kind == "table_row")
+    bold = bold_counts and piece.bold
     if piece.kind == "list_item" and kind is None:
         return None
     if large or bold:

@@ -7,7 +7,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
+CELL = "\t"  # stands between the cells of a table row, where a wide gap tells them apart
 EDGE_LINES = 3  # running headers and footers are looked for in this many lines at the top and the bottom
 
 _NUMBER = re.compile(
@@ -29,7 +31,10 @@ _SYMBOLS = re.compile(r"[!-/:-@\[-`{-~]")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One printed line. `x` and `y` are where it starts, in points, y upwards; `right` is an estimate."""
+    """One printed line. `x` and `y` are where it starts, in points, y upwards.
+
+    `right` is where it ends, measured by the widths of its font, or else a guess.
+    """
 
     text: str
     x: float
@@ -37,7 +42,14 @@ class Line:
     right: float
     size: float  # of its letters, in points
     bold: bool = False
-    gaps: int = 0  # wide gaps inside it, as between the cells of a table
+    measured: bool = False
+    starts_bold: bool = False
+    contents: bool = False  # an entry of a table of contents
+
+    @property
+    def gaps(self) -> int:
+        """How many wide gaps are inside it, as between the cells of a table."""
+        return self.text.count(CELL)
 
 
 def tidy(text: str) -> str:
@@ -72,6 +84,8 @@ def trailing_numbers(text: str) -> int:
 
 def is_table_row(line: Line) -> bool:
     """Whether the line looks like a label with numbers, or like cells side by side."""
+    if line.contents:
+        return False
     numbers = trailing_numbers(line.text)
     tokens = line.text.split()
     if numbers >= 2 and any(character.isdigit() for character in line.text):
@@ -127,14 +141,16 @@ def _is_shifted(text: str) -> bool:
 def without_running_lines(pages: Sequence[Sequence[Line]], *, keep_first: bool = True) -> list[list[Line]]:
     """The pages without bare page numbers and without headers and footers that most pages repeat.
 
-    With `keep_first` a running line stays where it occurs first: its words may be said nowhere else.
+    With `keep_first` a running line stays where it occurs first if it has words that the other lines never say.
     """
     edges = [_edge_lines(lines) for lines in pages]
     counts = Counter(key for lines in edges for key in {_running_key(line.text) for line in lines} if key)
     written = sum(bool(lines) for lines in edges)
     running = {key for key, count in counts.items() if count >= 3 and count * 2 > written}
     offset = _page_number_offset(edges)
-    seen: set[str] = set() if keep_first else set(running)
+    seen = set(running)
+    if keep_first and running:
+        seen = {key for key in running if _says_nothing_new(key, pages, running)}
     kept: list[list[Line]] = []
     for index, lines in enumerate(pages):
         page: list[Line] = []
@@ -152,6 +168,24 @@ def without_running_lines(pages: Sequence[Sequence[Line]], *, keep_first: bool =
     return kept
 
 
+def _says_nothing_new(key: str, pages: Sequence[Sequence[Line]], running: set[str]) -> bool:
+    """Whether each word of a running line, or each pair of its Chinese letters, occurs in the other lines too."""
+    words = [part for word in re.findall(r"[^\W\d_]+", key) for part in _words(word)]
+    others = (line.text.casefold() for lines in pages for line in lines if _running_key(line.text) not in running)
+    missing = set(words)
+    for text in others:
+        missing = {word for word in missing if word not in text}
+        if not missing:
+            return True
+    return not missing
+
+
+def _words(word: str) -> list[str]:
+    if any(map(is_wide, word)):
+        return [word[at : at + 2] for at in range(max(1, len(word) - 1))]
+    return [word] if len(word) > 2 else []
+
+
 def _edge_lines(lines: Sequence[Line]) -> list[Line]:
     by_height = sorted(lines, key=lambda line: -line.y)
     return by_height[:EDGE_LINES] + by_height[max(EDGE_LINES, len(by_height) - EDGE_LINES) :]
@@ -159,7 +193,7 @@ def _edge_lines(lines: Sequence[Line]) -> list[Line]:
 
 def _running_key(text: str) -> str:
     """The line with its digits levelled, so that "Report 12" and "Report 13" are one; "" where few letters are left."""
-    key = re.sub(r"\d+|(?<= )[ivxlc]+$", "#", text.strip().casefold())
+    key = re.sub(r"\d+|(?<=\s)[ivxlc]+$", "#", text.strip().casefold())
     return key if sum(character.isalpha() for character in key) >= 3 and len(key) <= 200 else ""
 
 
@@ -192,6 +226,9 @@ def joined_cells(lines: Sequence[Line]) -> list[Line]:
     """
     result: list[Line] = []
     for line in lines:
+        if line.contents:
+            result.append(line)
+            continue
         if result and _goes_on_in_cell(result[-1], line):
             glue = "" if is_wide(line.text[0]) else " "
             row = result[-1]
@@ -201,13 +238,12 @@ def joined_cells(lines: Sequence[Line]) -> list[Line]:
         if start is None:
             result.append(line)
             continue
-        cell = result[start:]
-        text = (
-            "".join(part.text + ("" if is_wide(part.text[-1]) and part is not cell[-1] else " ") for part in cell)
-            + line.text
-        )
-        right = max(line.right, *(part.right for part in cell))
-        result[start:] = [replace(cell[0], text=text, right=right, gaps=cell[0].gaps + line.gaps + 1)]
+        cells = [*result[start:], line]
+        text = cells[0].text
+        for before, cell in pairwise(cells):
+            beside = cell is line or cell.x > before.right - 0.1 * (before.right - before.x)
+            text += (CELL if beside else "" if is_wide(text[-1]) else " ") + cell.text
+        result[start:] = [replace(cells[0], text=text, right=max(cell.right for cell in cells))]
     return result
 
 
@@ -220,7 +256,7 @@ def _goes_on_in_cell(row: Line, line: Line) -> bool:
 
 def _row_start(before: Sequence[Line], line: Line) -> int | None:
     """Where the cells start that `line` stands to the right of, or None where it begins something of its own."""
-    if not before or line.y < before[-1].y - 0.3 * line.size:
+    if not before or not -0.3 * line.size <= line.y - before[-1].y < 6 * line.size:
         return None
     # Cells are centred beside each other: a label reaches as far above the number as it reaches below it.
     highest = line.y + (line.y - before[-1].y) + 0.6 * line.size

@@ -52,7 +52,14 @@ def placed_outline(
     taken: set[int] = set()
     for entry in sorted(outline, key=lambda entry: entry.page):
         candidates = [index for index, piece in enumerate(pieces) if piece.page == entry.page]
-        heading = next((i for i in candidates if i not in taken and _is_title(pieces[i].text, entry.title)), None)
+        heading = next(
+            (
+                i
+                for i in candidates
+                if i not in taken and not pieces[i].contents and _is_title(pieces[i].text, entry.title)
+            ),
+            None,
+        )
         if heading is not None:
             taken.add(heading)
             placed[heading] = replace(placed[heading], kind="heading", level=entry.level)

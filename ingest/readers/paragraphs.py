@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from statistics import median
 
+from ingest.readers.contents import with_contents
 from ingest.readers.headings import SELF_EVIDENT, heading_kind, with_headings
-from ingest.readers.lines import Line, is_number, is_table_row, is_wide, joined_cells, trailing_numbers
+from ingest.readers.lines import CELL, Line, is_number, is_table_row, is_wide, joined_cells, trailing_numbers
 from ingest.readers.pieces import BULLET, LEADERS, Piece
 from rag.models import BlockKind
 
 HEADER_CHARS = 160
-_NUMBERED_ITEM = re.compile(r"^(?:\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})\)|[a-z]\.|\d{1,2}[.)])\s+\S|^\d{1,2}、\S|^[①-⑳]")
+_NUMBERED_ITEM = re.compile(
+    r"^(?:\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})\)|[a-z]\.|\d{1,2}[.)])\s+\S|^\d{1,2}、\S|^\d{1,2}[.．][\u3400-\u9fff“「『《（]|^[①-⑳]"
+)
 _SENTENCE_END = re.compile(r"[.!?。！？;；:：…][\"'”’」』)）\]]*$")
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")
@@ -24,9 +26,10 @@ _HYPHENATED = re.compile(r"([^\W_]+)[-\u2010\u2011]$")
 
 def to_pieces(pages: Sequence[Sequence[Line]]) -> list[Piece]:
     """The pieces of all pages in reading order, headings with their levels and table rows with their headers."""
+    pages = with_contents(pages)
     vocabulary = Counter(word for lines in pages for line in lines for word in _WORD.findall(line.text.lower()))
     pieces = [piece for index, lines in enumerate(pages) for piece in _page_pieces(lines, index, vocabulary)]
-    return _with_table_headers(with_headings(pieces))
+    return [_with_cells(piece) for piece in _with_table_headers(with_headings(pieces))]
 
 
 # ── lines to pieces ───────────────────────────────────────────────────────────────────────────
@@ -37,6 +40,7 @@ def _page_pieces(lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> 
     rows = [is_table_row(line) for line in lines]
     prose = [line for line, row in zip(lines, rows, strict=True) if not row]
     leading = _usual_leading(prose)
+    run_in = sum(line.starts_bold and not line.bold for line in prose) >= 2
     groups: list[tuple[BlockKind, list[Line]]] = []
     for line, row in zip(lines, rows, strict=True):
         if row:
@@ -44,7 +48,9 @@ def _page_pieces(lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> 
                 groups[-1] = ("table_row", [*groups[-1][1], line])
             else:
                 groups.append(("table_row", [line]))
-        elif groups and groups[-1][0] != "table_row" and not _starts_new(groups[-1], line, prose, leading):
+        elif line.contents:
+            groups.append(("list_item", [line]))
+        elif groups and groups[-1][0] != "table_row" and not _starts_new(groups[-1], line, prose, leading, run_in):
             groups[-1][1].append(line)
         else:
             groups.append(("list_item" if _is_list_item(line.text) else "paragraph", [line]))
@@ -62,6 +68,7 @@ def _piece(kind: BlockKind, lines: Sequence[Line], page: int, vocabulary: Counte
         y=lines[0].y,
         size=max(line.size for line in lines),
         bold=all(line.bold for line in lines),
+        contents=lines[0].contents,
         line_count=len(lines),
     )
 
@@ -83,8 +90,11 @@ def join_lines(before: str, after: str, vocabulary: Counter[str]) -> str:
 
 
 def _usual_leading(lines: Sequence[Line]) -> float:
-    gaps = [a.y - b.y for a, b in pairwise(lines) if 0.5 * b.size < a.y - b.y < 4 * b.size and b.size > 0]
-    return median(gaps) if gaps else 0.0
+    """The leading inside of paragraphs, as a multiple of the letter size; the gaps between them are wider."""
+    gaps = sorted(
+        (a.y - b.y) / b.size for a, b in pairwise(lines) if a.size == b.size and 0.5 < (a.y - b.y) / (b.size or 1) < 4
+    )
+    return gaps[len(gaps) // 4] if gaps else 0.0
 
 
 def _is_list_item(text: str) -> bool:
@@ -105,41 +115,70 @@ def _is_label_of(group: tuple[BlockKind, list[Line]], row: Line) -> bool:
     )
 
 
-def _starts_new(group: tuple[BlockKind, list[Line]], line: Line, prose: Sequence[Line], leading: float) -> bool:
-    """Whether a line begins a new piece rather than continuing the one before it."""
+def _starts_new(
+    group: tuple[BlockKind, list[Line]], line: Line, prose: Sequence[Line], leading: float, run_in: bool
+) -> bool:
+    """Whether a line begins a new piece rather than continuing the one before it.
+
+    With `run_in` paragraphs of this page begin with words in bold, and such words may fill a line.
+    """
     kind, lines = group
     before = lines[-1]
-    if abs(before.size - line.size) > 0.12 * before.size or before.bold != line.bold:
+    drop = before.y - line.y
+    if before.contents or abs(before.size - line.size) > 0.12 * before.size:
         return True
+    if before.bold != line.bold:
+        runs_in = run_in and before.bold and not heading_kind(before.text) and 0 < drop <= 1.15 * leading * line.size
+        return not runs_in or line.starts_bold
     if _is_list_item(line.text) or heading_kind(line.text) in SELF_EVIDENT | {"item", "han-bracket"}:
         return True
     ended = _SENTENCE_END.search(before.text) is not None
-    drop = before.y - line.y
     if drop < -0.3 * line.size or drop > 12 * line.size:  # the next column, or around a picture
-        return ended or not (line.text[0].islower() or (is_wide(line.text[0]) and not _is_short(before, prose)))
-    if drop > 1.35 * leading and drop > 1.6 * line.size:
+        return ended or not (line.text[0].islower() or (is_wide(line.text[0]) and not _is_short(before, line, prose)))
+    if drop > 1.35 * leading * line.size and drop > 1.6 * line.size:
         return True
     if kind == "list_item":
         if LEADERS.search(before.text):
             return True
-        if len(lines) == 1 and line.x > before.x + 0.5 * line.size and not _is_short(before, prose):
+        if len(lines) == 1 and line.x > before.x + 0.5 * line.size and not _is_short(before, line, prose):
             return False  # its second line hangs under its text
         if len(lines) > 1 and lines[1].x > lines[0].x + 0.5 * line.size:
             return line.x < lines[1].x - 0.3 * line.size
-    short = _is_short(before, prose)
+    short = _is_short(before, line, prose)
     if ended and (short or line.x > before.x + 0.7 * line.size):
         return True
     return short and not line.text[0].islower()
 
 
-def _is_short(line: Line, prose: Sequence[Line]) -> bool:
-    """Whether the line stops clearly before its column's right edge. Latin widths are guesses, hence the slack."""
+def _is_short(line: Line, after: Line, prose: Sequence[Line]) -> bool:
+    """Whether the line stops clearly before its column's right edge: what comes after it would have fitted."""
     rights = sorted((other.right for other in prose if abs(other.x - line.x) < 4 * line.size), reverse=True)
     # Not the very farthest: a note in the margin or a guess too wide would make every line look short.
     edge = rights[min(len(rights) - 1, max(1, len(rights) // 10))] if len(rights) > 3 else max([line.right, *rights])
     wide = sum(map(is_wide, line.text)) * 2 > len(line.text)
-    slack = max(3 * line.size, 0.06 * (edge - line.x)) if wide else 0.3 * (edge - line.x)
+    if wide:
+        slack = max(3 * line.size, 0.06 * (edge - line.x))
+    elif line.measured and not line.bold:
+        word = min(len(after.text.split()[0]), 20)
+        slack = 0.55 * line.size * (word + 1) + 0.04 * (edge - line.x)
+    else:
+        slack = 0.3 * (edge - line.x)
     return edge - line.right > slack
+
+
+def _with_cells(piece: Piece) -> Piece:
+    """The piece with the cells of a table row told apart for a reader; other texts have spaces there."""
+    if piece.kind == "table_row":
+        return replace(piece, text=_cells(piece.text), header=_cells(piece.header))
+    return replace(piece, text=piece.text.replace(CELL, " "))
+
+
+def _cells(row: str) -> str:
+    """The row with bars between its cells; signs that stand apart from their number are no cells."""
+    # "项 目": two letters of one word, spread to fill their column.
+    text = re.sub(rf"(^|{CELL})([\u3400-\u9fff]){CELL}([\u3400-\u9fff])(?={CELL}|$)", r"\1\2\3", row)
+    text = re.sub(rf"(^|{CELL})([$€¥£￥(]){CELL}", r"\1\2 ", text)
+    return re.sub(rf"{CELL}([)%]+)(?={CELL}|$)", r" \1", text).replace(CELL, " | ")
 
 
 # ── table headers ─────────────────────────────────────────────────────────────────────────────
@@ -150,7 +189,7 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
     result: list[Piece] = []
     header, distance = "", 0
     for index, piece in enumerate(pieces):
-        if piece.kind == "heading" or (result and result[-1].page != piece.page):
+        if piece.kind == "heading" or (result and result[-1].page != piece.page and not _goes_on(result[-1], piece)):
             header, distance = "", 0
         if piece.kind != "table_row":
             distance += 1
@@ -178,10 +217,18 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
     return result
 
 
+def _goes_on(before: Piece, piece: Piece) -> bool:
+    """Whether a table goes on at the top of the next page: rows of as many cells."""
+    cells = before.text.count(CELL)
+    return before.kind == piece.kind == "table_row" and cells > 0 and cells == piece.text.count(CELL)
+
+
 def _tops(piece: Piece, following: Piece | None) -> bool:
-    """Whether the first row of a table holds words only, and the next one figures."""
+    """Whether a table's first row is in bold and the next one not, or holds words only and the next one figures."""
     if following is None or following.kind != "table_row" or following.page != piece.page:
         return False
+    if piece.bold and not following.bold and CELL in piece.text and len(piece.text) <= HEADER_CHARS:
+        return not trailing_numbers(piece.text)
     tokens = piece.text.split()
     words_only = len(piece.text) <= HEADER_CHARS and trailing_numbers(piece.text) == 0 and not tokens[0][0].isdigit()
     figures = sum(is_number(token) for token in tokens)

@@ -20,6 +20,7 @@ from ingest.readers.paragraphs import to_pieces
 from ingest.readers.pdf_facts import form_values, metadata_of, outline_entries, title_of
 from ingest.readers.pdf_lines import image_share, page_lines
 from ingest.readers.pdf_pages import PageText, document_status, judge_pages, page_problems, raise_if_nothing
+from ingest.readers.pdf_pen import Font, Pen
 from ingest.readers.pieces import Piece, body_size
 from rag.errors import DocumentError
 from rag.models import MetadataValue, Parsed, Problem
@@ -27,7 +28,7 @@ from rag.models import MetadataValue, Parsed, Problem
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
-VERSION = "pdf/1"
+VERSION = "pdf/2"
 T = TypeVar("T")
 
 
@@ -133,24 +134,25 @@ def _read_pages(reader: PdfReader, options: ReadOptions, deadline: float) -> lis
     no_labels: list[str] = []
     labels = _try(lambda: reader.page_labels, no_labels)
     pages = []
+    fonts: dict[object, Font | None] = {}
     for index in range(count):
         if index > 0 and time.monotonic() > deadline:
             break
         label = labels[index] if index < len(labels) and labels[index] else str(index + 1)
-        pages.append(_read_page(reader, index, label))
+        pages.append(_read_page(reader, index, label, fonts))
         # pypdf keeps every object it has met; a long filing need not stay in memory whole.
         if index % 50 == 49:
             reader.resolved_objects.clear()
     return pages
 
 
-def _read_page(reader: PdfReader, index: int, label: str) -> PageText:
+def _read_page(reader: PdfReader, index: int, label: str, fonts: dict[object, Font | None]) -> PageText:
     from pypdf.errors import LimitReachedError
 
     page = PageText(label)
     try:
         source = reader.pages[index]
-        page.lines, drawn = page_lines(source)
+        page.lines, drawn = page_lines(source, Pen(fonts))
         page.picture = image_share(source, drawn, has_text=bool(page.lines))
     except MemoryError:
         raise

@@ -6,15 +6,16 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ingest.readers.lines import Line, text_width, tidy
+from ingest.readers.lines import CELL, Line, text_width, tidy
+from ingest.readers.pdf_pen import Pen
 
 if TYPE_CHECKING:
     from pypdf import PageObject
 
 _BOLD = re.compile(r"bold|black|heavy|semibd|demi|-medi\b|cmbx|黑体|simhei", re.IGNORECASE)
+_ITEM_MARKER = re.compile(r"\s*(?:[(（]?\w{1,3}[.．)）]|[•●▪■◦‣∙○◆◇➢✓❖·–—*-])\s*$")
 _FIGURES = re.compile(rb"[\d,.()$%+-]+$")
 _PATH_OPERATORS = frozenset({b"l", b"c", b"v", b"y", b"re"})
 _DRAWN_LETTERS = 300  # strokes on a page without text and pictures: its letters were turned into outlines
@@ -38,9 +39,11 @@ class _Part:
     y: float
     size: float
     bold: bool
+    right: float
+    measured: bool  # by the font's widths; else its right edge is a guess
 
 
-def page_lines(page: PageObject) -> tuple[list[Line], Drawn]:
+def page_lines(page: PageObject, pen: Pen) -> tuple[list[Line], Drawn]:
     """The page's lines in pypdf's reading order (that of the content stream), and what else is drawn there."""
     parts: list[_Part] = []
     drawn = Drawn([])
@@ -48,10 +51,11 @@ def page_lines(page: PageObject) -> tuple[list[Line], Drawn]:
 
     def on_text(text: str, cm: Matrix, tm: Matrix, font: Any, size: float) -> None:
         if text:
-            parts.append(_part(text, _multiplied(tm, cm), font, size))
+            parts.append(_part(text, _multiplied(tm, cm), font, size, pen.lifted(font)))
 
-    def on_operator(operator: bytes, operands: Any, cm: Matrix, _tm: Matrix) -> None:
+    def on_operator(operator: bytes, operands: Any, cm: Matrix, tm: Matrix) -> None:
         nonlocal spacing, font_size
+        pen.see(operator, operands, _multiplied(tm, cm) if operator in (b"Tj", b"TJ") else ())
         if operator == b"TJ" and spacing > 0.6 * font_size:
             _space_out(operands[0], spacing / font_size)
         elif operator == b"Tc" and operands:
@@ -128,13 +132,25 @@ def _multiplied(m: Matrix, n: Matrix) -> list[float]:
     ]
 
 
-def _part(text: str, matrix: Matrix, font: Any, size: float) -> _Part:
+def _part(text: str, matrix: Matrix, font: Any, size: float, measured: tuple[float, float] | None) -> _Part:
     length = math.hypot(matrix[0], matrix[1]) or 1.0
     along, across = matrix[0] / length, matrix[1] / length
     x = matrix[4] * along + matrix[5] * across
     y = matrix[5] * along - matrix[4] * across
     name = str(font.get("/BaseFont", "")) if font is not None else ""
-    return _Part(text, x, y, abs(size) * math.hypot(matrix[2], matrix[3]), _BOLD.search(name) is not None)
+    printed_size = abs(size) * math.hypot(matrix[2], matrix[3])
+    # Spaces at the end of a line reach into the margin.
+    blank = 0.25 * printed_size * (len(text) - len(text.rstrip(" \n")))
+    start, end = measured or (x, x + text_width(text.strip(), printed_size))
+    return _Part(
+        text,
+        start,
+        y,
+        printed_size,
+        bold=_BOLD.search(name) is not None,
+        right=end - blank if measured else end,
+        measured=measured is not None,
+    )
 
 
 def _lines(parts: Sequence[_Part]) -> Iterator[Line]:
@@ -142,11 +158,11 @@ def _lines(parts: Sequence[_Part]) -> Iterator[Line]:
     for part in parts:
         *ended, rest = part.text.split("\n")
         for text in ended:
-            current.append(_Part(text, part.x, part.y, part.size, part.bold))
+            current.append(replace(part, text=text))
             yield from _line(current)
             current = []
         if rest:
-            current.append(_Part(rest, part.x, part.y, part.size, part.bold))
+            current.append(replace(part, text=rest))
     yield from _line(current)
 
 
@@ -161,39 +177,60 @@ def _side_by_side(lines: Iterator[Line]) -> list[Line]:
             result.append(line)
             continue
         left, right = (before, line) if before.x <= line.x else (line, before)
-        slack = max(line.size, 0.12 * (left.right - left.x))  # widths are guesses
+        measured = left.measured and right.measured
+        slack = line.size if measured else max(line.size, 0.12 * (left.right - left.x))
         gap = right.x - left.right
         if gap < -slack:
             result.append(line)
             continue
+        marker = _ITEM_MARKER.match(left.text)
+        wide = not marker and gap > (line.size if measured else line.size + slack)
         tight = gap < slack and (right.text[0] in ".,;:!?)]-\u2011" or left.text[-1] in "([-\u2011")
         result[-1] = replace(
             left,
-            text=f"{left.text}{'' if tight else ' '}{right.text}",
+            text=f"{left.text}{CELL if wide else '' if tight else ' '}{right.text}",
             right=max(left.right, right.right),
             bold=left.bold and right.bold,
-            gaps=left.gaps + right.gaps + (gap > line.size + slack),
+            measured=measured,
         )
     return result
 
 
 def _line(parts: Sequence[_Part]) -> Iterator[Line]:
-    text = tidy("".join(part.text for part in parts))
     printed = [part for part in parts if part.text.strip()]
+    text = _joined(parts)
     if not text or not printed:
         return
-    gaps = 0
-    for before, after in pairwise(printed):
-        width = text_width(before.text.strip(), before.size)
-        gaps += after.x - before.x - width > after.size + 0.2 * width  # letters of wide fonts are wider than guessed
-    right = max(part.x + text_width(part.text.strip(), part.size) for part in printed)
     largest = max(printed, key=lambda part: len(part.text.strip()))  # footnote marks are smaller than their line
     yield Line(
         text,
         x=min(part.x for part in printed),
         y=largest.y,
-        right=right,
+        right=max(part.right for part in printed),
         size=round(largest.size, 1),
         bold=all(part.bold for part in printed),
-        gaps=gaps,
+        measured=all(part.measured for part in printed),
+        starts_bold=printed[0].bold,
     )
+
+
+def _joined(parts: Sequence[_Part]) -> str:
+    """The text of the parts of a line, its cells apart where gaps are wide."""
+    cells: list[str] = []
+    before: _Part | None = None
+    for part in parts:
+        printed = bool(part.text.strip())
+        marker = before is not None and len(cells) == 1 and _ITEM_MARKER.match(cells[0])
+        if before is None or not printed or marker or not _is_gap(before, part):
+            glue = " " if marker and before and part.x > before.right + 1 else ""
+            cells[-1:] = [glue.join([*cells[-1:], part.text])]
+        else:
+            cells.append(part.text)
+        before = part if printed else before
+    return CELL.join(text for text in map(tidy, cells) if text)
+
+
+def _is_gap(before: _Part, after: _Part) -> bool:
+    # Where widths are guessed, those of wide fonts are wider than guessed.
+    slack = 0.0 if before.measured else 0.2 * (before.right - before.x)
+    return after.x - before.right > after.size + slack

@@ -26,6 +26,7 @@ class Piece:
     line_count: int = 1
     level: int | None = None
     header: str = ""
+    contents: bool = False  # of a table of contents: names a heading, and is none
 
 
 def body_size(pieces: Iterable[Piece]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from ingest.readers.lines import Line
+from ingest.readers.lines import CELL, Line
 
 # A letter's box is higher than its size in points: it reaches from the ascenders to the descenders, with a rim.
 _SIZE_PER_HEIGHT = 0.75
@@ -98,16 +98,17 @@ def _apart(box: Box, other: Box) -> bool:
 
 
 def _line(row: Sequence[Box], usual_height: float) -> Line:
-    gaps = sum(after.left - before.right > 2 * after.height for before, after in pairwise(row))
     height = median(box.height for box in row)
     # The height of a box wavers with the letters in it: only a clear difference is one of size.
     if 0.65 * usual_height < height < 1.4 * usual_height:
         height = usual_height
+    text = row[0].text
+    for before, after in pairwise(row):
+        text += (CELL if after.left - before.right > 2 * after.height else " ") + after.text
     return Line(
-        " ".join(box.text for box in row),
+        text,
         x=row[0].left,
         y=-max(box.bottom for box in row),
         right=row[-1].right,
         size=round(height * _SIZE_PER_HEIGHT, 1),
-        gaps=gaps,
     )

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from ingest.readers.contents import with_contents
 from ingest.readers.lines import Line, is_garbled, is_table_row, joined_cells, tidy, without_running_lines
 from ingest.readers.outline import OutlineEntry, placed_outline
 from ingest.readers.paragraphs import join_lines, to_pieces
@@ -98,7 +99,7 @@ def test_a_wrapped_label_and_the_number_beside_it_are_one_row() -> None:
         line("-7,889,855.34 -15,424,679.15", x=260, y=493),
     ]
     assert [row.text for row in joined_cells(lines)] == [
-        "归属于上市公司股东的扣除非经常性损益的净利润（元） -7,889,855.34 -15,424,679.15"
+        "归属于上市公司股东的扣除非经常性损益的净利润（元）\t-7,889,855.34 -15,424,679.15"
     ]
 
 
@@ -116,6 +117,28 @@ def body(number: int) -> list[Line]:
     return [
         line(f"{words[number - 1]} {word} stands in the text", y=700 - 12 * at) for at, word in enumerate(words * 2)
     ]
+
+
+def test_a_running_line_whose_words_stand_elsewhere_goes_from_every_page() -> None:
+    pages = [[*body(number), line(f"Alpha and bravo {number}", y=40)] for number in range(1, 6)]
+    pages[0].insert(0, line("Of alpha and of bravo", y=760))
+    assert not any("Alpha and" in row.text for page in without_running_lines(pages) for row in page)
+
+
+def test_entries_of_contents_are_known_by_their_dots_and_by_their_number() -> None:
+    led = [line(f"Chapter {number} of many ........ {number * 3}", y=700 - 14 * number) for number in range(1, 6)]
+    bare = [
+        line(f"{number}.1 Rules of kind {chr(64 + number)}\t{number}", y=700 - 14 * number) for number in range(1, 9)
+    ]
+    marked = with_contents([led, bare, []])
+    assert [row.text for row in marked[0]][:2] == ["Chapter 1 of many … 3", "Chapter 2 of many … 6"]
+    assert all(row.contents for page in marked for row in page)
+
+
+def test_a_table_of_figures_is_no_contents() -> None:
+    pages = [[line(f"Region {chr(64 + number)} 12 {number}", y=700 - 14 * number) for number in range(1, 12)]]
+    falling = [[line(f"Region {chr(64 + number)} {90 - number}", y=700 - 14 * number) for number in range(1, 12)]]
+    assert not any(row.contents for row in with_contents(pages)[0] + with_contents(falling)[0])
 
 
 def test_numbers_inside_a_table_are_never_taken_for_page_numbers() -> None:
@@ -163,12 +186,25 @@ def test_each_row_of_a_table_knows_the_names_of_its_columns() -> None:
 
 def test_a_first_row_of_words_above_rows_of_figures_names_the_columns() -> None:
     def row(text: str, y: float) -> Line:
-        return Line(text, x=72, y=y, right=400, size=SIZE, gaps=2)
+        return Line(text, x=72, y=y, right=400, size=SIZE)
 
     pieces = to_pieces(
-        [[row("Model Range Battery", 700), row("TL-1101 -30 °C 120 days", 688), row("TL-1207 -40 °C 3 years", 676)]]
+        [
+            [
+                row("Model\tRange\tBattery", 700),
+                row("TL-1101\t-30 °C\t120 days", 688),
+                row("TL-1207\t-40 °C\t3 years", 676),
+            ],
+            [row("TL-1310\t-200 °C\t18 months", 700)],
+        ]
     )
-    assert [piece.header for piece in pieces] == ["", "Model Range Battery", "Model Range Battery"]
+    assert [piece.header for piece in pieces] == ["", *["Model | Range | Battery"] * 3]
+    assert pieces[1].text == "TL-1101 | -30 °C | 120 days"
+
+
+def test_signs_that_stand_apart_from_their_number_are_no_cells_of_their_own() -> None:
+    pieces = to_pieces([[line("项\t目\t$\t1,200\t(3\t)\t12\t%")]])
+    assert pieces[0].text == "项目 | $ 1,200 | (3 ) | 12 %"
 
 
 def test_the_outline_decides_the_sections_where_there_is_one() -> None:
@@ -198,4 +234,4 @@ def test_recognised_columns_are_read_one_after_the_other_under_their_title() -> 
 def test_the_cells_of_a_recognised_table_row_stay_on_one_line() -> None:
     rows = [(box(f"Item {n}", 50, 100 + 20 * n, 40), box(f"{n},000", 400, 101 + 20 * n, 30)) for n in range(4)]
     texts = [row.text for row in in_reading_order([cell for row in rows for cell in row])]
-    assert texts == [f"Item {n} {n},000" for n in range(4)]
+    assert texts == [f"Item {n}\t{n},000" for n in range(4)]

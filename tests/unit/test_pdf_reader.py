@@ -196,13 +196,82 @@ def test_form_fields_are_text() -> None:
     assert "Member: Yes" in parsed.text
 
 
+def test_a_chinese_paragraph_ends_where_its_last_line_does() -> None:
+    """Its letters are as wide as the font says: lines of Latin letters and figures are no shorter than others."""
+    pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
+
+    def page(canvas: Canvas) -> None:
+        canvas.setFont("STSong-Light", 10)
+        rows = (
+            "公司于二〇一一年五月十四日成立，创始人是一位测量工程师和一位固件开发工程师，",
+            "1 至 2 月, 3 至 5 月, 1 至 6 月, 5 至 8 月, Tidelark Instruments (Suzhou) Ltd., item 12 (i",
+            "ll), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 (以及其他各项规定，见附录一及后",
+            "文各章。",
+            "工厂设生产部、质量部和工程部，各部门负责人由总经理任命。",
+        )
+        for number, text in enumerate(rows):
+            canvas.drawString(72, 700 - 15 * number, text)
+
+    texts = read(built(page)).text.split("\n\n")
+    assert len(texts) == 2
+    assert texts[0].endswith("见附录一及后文各章。")
+
+
+def test_a_table_of_contents_is_a_list_and_opens_no_sections() -> None:
+    titles = ["1 The company", "1.1 Where we are", "1.2 Who decides", "2 Leave", "2.1 Annual leave", "2.2 Sick leave"]
+
+    def contents(canvas: Canvas) -> None:
+        canvas.drawString(72, 760, "Contents")
+        for number, title in enumerate(titles):
+            canvas.drawString(72, 730 - 14 * number, title)
+            canvas.drawRightString(520, 730 - 14 * number, str(2 + number // 2))
+
+    pages = [both(lines(title, top=780, size=16), lines(*PROSE, top=740)) for title in titles]
+    parsed = read(built(contents, *pages))
+    entries = [block for block in parsed.blocks if block.page == 1 and block.kind == "list_item"]
+    assert [parsed.text[entry.start : entry.end] for entry in entries][:2] == [
+        "1 The company … 2",
+        "1.1 Where we are … 2",
+    ]
+    assert len(entries) == len(titles)
+    assert not any(
+        block.kind == "heading" and "Leave" in block.section[-1] for block in parsed.blocks if block.page == 1
+    )
+
+
+def test_words_in_bold_at_the_start_of_paragraphs_are_no_headings_where_they_fill_a_line() -> None:
+    def page(canvas: Canvas) -> None:
+        answers = (
+            ("Is there a canteen?", "Lunch is served from noon to one", "and costs three euros."),
+            ("May I bring my dog?", "On Mondays and on Fridays only,", "after signing."),
+            ("Which number do our parcels carry?", "", "The customer number."),
+        )
+        for number, (question, answer, more) in enumerate(answers):
+            top = 700 - 40 * number
+            canvas.setFont("Helvetica-Bold", 10)
+            canvas.drawString(72, top, question)
+            width = canvas.stringWidth(question + " ", "Helvetica-Bold", 10)
+            canvas.setFont("Helvetica", 10)
+            if answer:
+                canvas.drawString(72 + width, top, answer)
+            canvas.drawString(72, top - 13, more)
+
+    parsed = read(built(page))
+    assert [block.kind for block in parsed.blocks] == ["paragraph"] * 3
+    assert parsed.text.endswith("Which number do our parcels carry? The customer number.")
+
+
 def test_what_stands_on_one_line_is_read_as_one_in_whatever_order_it_was_drawn() -> None:
     def contents(canvas: Canvas) -> None:
         for number, title in enumerate(("How we came about", "Where we are", "Who decides what")):
             canvas.drawString(500, 700 - 14 * number, str(number + 1))
             canvas.drawString(72, 700 - 14 * number, title)
 
-    assert read(built(contents)).text.splitlines() == ["How we came about 1", "Where we are 2", "Who decides what 3"]
+    assert read(built(contents)).text.splitlines() == [
+        "How we came about | 1",
+        "Where we are | 2",
+        "Who decides what | 3",
+    ]
 
 
 def test_the_cells_of_a_table_row_stay_together_also_where_one_is_wrapped() -> None:
@@ -218,8 +287,8 @@ def test_the_cells_of_a_table_row_stay_together_also_where_one_is_wrapped() -> N
             canvas.drawString(320, top - 12, "for good")
 
     assert read(built(table)).text.splitlines() == [
-        "Invoices seven years, in the archive Deleted for good",
-        "Visitors three months, in the archive Shredded for good",
+        "Invoices | seven years, in the archive | Deleted for good",
+        "Visitors | three months, in the archive | Shredded for good",
     ]
 
 
@@ -296,7 +365,7 @@ def test_pypdf_is_silent(caplog: pytest.LogCaptureFixture, capfd: pytest.Capture
 
 def test_the_fingerprint_says_whether_pictures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ocr, "available", lambda: True)
-    assert pipeline(ReadOptions()) == "pdf/1+ocr/1"
-    assert pipeline(ReadOptions(ocr=False)) == "pdf/1"
+    assert pipeline(ReadOptions()) == "pdf/2+ocr/1"
+    assert pipeline(ReadOptions(ocr=False)) == "pdf/2"
     monkeypatch.setattr(ocr, "available", lambda: False)
-    assert pipeline(ReadOptions()) == "pdf/1"
+    assert pipeline(ReadOptions()) == "pdf/2"
