@@ -9,13 +9,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from rag import prompts
 from rag.citations import Claim, claims
 from rag.context import Context, pack
 from rag.errors import ModelError, ModelSilent
-from rag.evidence import evidence, explain
+from rag.evidence import ENOUGH, evidence, explain
 from rag.extract import Extract, extract
 from rag.followup import needs_history, standalone
 from rag.knowledge import KnowledgeBase
@@ -78,7 +79,7 @@ class Assistant:
     """Answers from a knowledge base, with a language model or without. Thread-safe."""
 
     def __init__(
-        self, base: KnowledgeBase, *, model: ChatModel | None, max_tokens: int = 512, enough_evidence: float = 0.5
+        self, base: KnowledgeBase, *, model: ChatModel | None, max_tokens: int = 512, enough_evidence: float = ENOUGH
     ) -> None:
         self._base = base
         self._model = model
@@ -129,13 +130,15 @@ class Assistant:
     def _from_sentences(self, found: Found, draft: _Draft) -> Iterator[Event]:
         chosen = extract(
             found.hits,
-            rarity=found.rarity,
+            wanted=found.keywords,
             coverage=found.coverage,
             vector=found.vector,
             embedder=self._base.embedder,
         )
         for item in chosen:
             yield draft.add(_told(item), [_citation(item)])
+        if not chosen:
+            draft.refuse(found)
 
     # ── with a model ──────────────────────────────────────────────────────────────────────────
 
@@ -186,20 +189,19 @@ class Assistant:
             question.text, context.passages, language=draft.language, history=question.history[-_HISTORY_TURNS:]
         )
         reply, said = "", 0
-        stream = self._model.stream(messages, max_tokens=self._reserve())
-        for delta in stream:
-            if delta.usage is not None:
-                draft.usage = delta.usage
-            if not delta.text:
-                continue
-            reply += delta.text
-            yield Token(delta.text)
-            complete = claims(reply, finished=False)
-            for claim in complete[said:]:
-                yield draft.add(claim.text, _checked(claim, context.passages))
-            said = max(said, len(complete))
-        if not reply.strip():
-            raise ModelSilent(f"{self._model.name} gave an empty reply.", remedy="")
+        with closing(self._model.stream(messages, max_tokens=self._reserve())) as stream:
+            for delta in stream:
+                draft.usage = delta.usage or draft.usage
+                if not delta.text:
+                    continue
+                reply += delta.text
+                yield Token(delta.text)
+                complete = claims(reply, finished=False)
+                for claim in complete[said:]:
+                    yield draft.add(claim.text, _checked(claim, context.passages))
+                said = max(said, len(complete))
+        if not claims(reply):
+            raise ModelSilent(f"{self._model.name} gave a reply without a sentence in it.")
         return reply
 
 
@@ -245,7 +247,7 @@ class _Draft:
         return len(self.citations)
 
     def refuse(self, found: Found) -> None:
-        self.text, self.refusal = explain(found, self.standalone_question, language=self.language)
+        self.text, self.refusal = explain(found, language=self.language)
 
     def start_over(self, *, degraded: str | None = None) -> None:
         """Forget what was provisional."""
@@ -272,11 +274,12 @@ class _Draft:
 
 
 def _told(item: Extract) -> str:
-    """The sentence as it reads in an answer. A field of a table row is told with the row's name in front."""
-    place = item.hit.place_at(item.start)
-    if place.row is not None and item.hit.title not in item.text:
-        return f"{item.hit.title} — {item.text}"
-    return item.text
+    """The sentence as it reads in an answer: on one line, and a table row with its name in front."""
+    lines = [line.strip() for line in item.text.splitlines() if line.strip()]
+    if item.hit.place_at(item.start).row is None:
+        return " ".join(lines)
+    told = "; ".join(line for line in lines if line.partition(": ")[2] not in item.hit.title)
+    return f"{item.hit.title} — {told or '; '.join(lines)}"
 
 
 def _citation(item: Extract) -> Citation:

@@ -68,7 +68,7 @@ class LangChainModel:
     def count_tokens(self, text: str) -> int:
         return self._backend.count_tokens(text)
 
-    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[Delta]:
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Generator[Delta]:
         """The reply as it comes. Silence for longer than the patience is a ModelTimeout, and so is 5 times that in all.
 
         A failure that may pass is repeated, but never once a word has been said.

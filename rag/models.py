@@ -256,7 +256,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What the answerer is shown: a hit, whole, under the number that citations use. `tokens` as the answerer counts."""
+    """What the answerer is shown: a hit, whole, under the number that citations use; `tokens` in its own count."""
 
     n: int
     hit: Hit

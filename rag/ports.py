@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -101,7 +101,7 @@ class TermIndex(Protocol):
         ...
 
     def apply(self, space: str, *, remove: Sequence[int], add: Sequence[TermEntry], seen: int) -> None:
-        """In one commit: after it a search sees all of it, before it nothing of it. Adding a key that is there replaces it."""
+        """In one commit: a search sees all of it or nothing. Adding a key that is there replaces it."""
         ...
 
     def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
@@ -152,7 +152,7 @@ class ChatModel(Protocol):
         """With the model's tokenizer where there is one, else an estimate that errs on the high side."""
         ...
 
-    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[Delta]:
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Generator[Delta]:
         """The reply as it comes. Closing the iterator stops the work behind it."""
         ...
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from rag.catalog import knowledge, versions
+from rag.catalog import versions
 from rag.catalog.engine import Connection
 from rag.fusion import dense_weight, fuse
+from rag.keywords import Keyword, keywords
 from rag.knowledge import KnowledgeBase
-from rag.language import query_terms
 from rag.models import Collection, Hit
 from rag.ports import Vectors
 
@@ -26,13 +26,13 @@ _arms = ThreadPoolExecutor(max_workers=8, thread_name_prefix="arm")
 class Found:
     """What a question found, best first, and what is needed to judge and explain it.
 
-    `rarity` weighs each term of the question by how few chunks have it; `coverage` is the share of the question's
-    tokens that the embedder knows; `vector` is the question's.
+    `keywords` are the question's content words; `coverage` is the share of its tokens that the embedder knows; `vector`
+    is its vector.
     """
 
     hits: tuple[Hit, ...]
     searched: dict[str, int]  # collection name → documents
-    rarity: dict[str, float]
+    keywords: tuple[Keyword, ...]
     coverage: float
     vector: Vectors
     timings_ms: dict[str, float]
@@ -44,23 +44,22 @@ def retrieve(question: str, *, base: KnowledgeBase, collections: Sequence[Collec
     vector = base.embedder.embed_query(question)
     coverage = base.embedder.coverage(question)
     clock.lap("embed")
-    terms = query_terms(question)
     with base.caches.gate.look(), base.catalog.read() as snapshot:
         hits: dict[int, Hit] = {}
         for collection in collections:
             hits |= _candidates(question, vector, snapshot=snapshot, base=base, collection=collection, wanted=k)
         clock.lap("look_up")
-        searched = {item.name: knowledge.count_collection(snapshot, item).documents for item in collections}
-        rarity = _rarity(terms, base=base, collections=collections)
+        searched = {item.name: base.caches.count_documents(snapshot, item) for item in collections}
+        words = keywords(question, lambda terms: _rarity(terms, base=base, collections=collections))
     ranked = _ranked(hits, coverage=coverage)[:k]
     clock.lap("fuse")
-    return Found(tuple(ranked), searched, rarity, coverage, vector, clock.laps_ms)
+    return Found(tuple(ranked), searched, words, coverage, vector, clock.laps_ms)
 
 
 def _candidates(
     question: str, vector: Vectors, *, snapshot: Connection, base: KnowledgeBase, collection: Collection, wanted: int
 ) -> dict[int, Hit]:
-    """Active hits of one collection. What the caches offer and the catalog does not know makes them be asked for more."""
+    """Active hits of one collection. Where the catalog rejects what the caches offer, they are asked for more."""
     k = max(_CANDIDATES, 2 * wanted)
     while True:
         pending = _arms.submit(base.caches.search_terms, collection.id, question, k=k)
@@ -102,10 +101,10 @@ def _ranked(hits: dict[int, Hit], *, coverage: float) -> list[Hit]:
     return [replace(hit, score=scores.get(key, 0.0)) for key, hit in ranked]
 
 
-def _rarity(terms: Sequence[str], *, base: KnowledgeBase, collections: Sequence[Collection]) -> dict[str, float]:
+def _rarity(terms: Sequence[str], *, base: KnowledgeBase, collections: Sequence[Collection]) -> list[float]:
     """A term is as common as it is in the collection that knows it best."""
     lists = [base.caches.term_rarity(collection.id, terms) for collection in collections]
-    return {term: min(values) for term, values in zip(terms, zip(*lists, strict=True), strict=True)}
+    return [min(values) for values in zip(*lists, strict=True)]
 
 
 class _Clock:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Part of every marker: a change in the fields below or in `rag.language.terms` raises it, and old folders are rebuilt.
 FORMAT = 1
 HEADING_BOOST = 1.5
+CODE_BOOST = 1.5
 MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count
 
 _WRITER_HEAP_BYTES = 30_000_000
@@ -107,7 +108,7 @@ class TantivyIndex:
         with _rust():
             searcher = self._opened(space).index.searcher()
             total = searcher.num_docs
-            # A term may stand in the heading alone; the two fields' documents overlap, and the larger count is the floor.
+            # A term may stand in the heading alone. The two fields' documents overlap: the larger count is the floor.
             counts = [max(searcher.doc_freq("heading", term), searcher.doc_freq("body", term)) for term in terms]
         return [inverse_document_frequency(total, min(count, total)) for count in counts]
 
@@ -225,9 +226,19 @@ def _any_term(schema: Schema, wanted: list[str]) -> Query:
     import tantivy
 
     query, should = tantivy.Query, tantivy.Occur.Should
-    headings = [query.boost_query(query.term_query(schema, "heading", term, "freq"), HEADING_BOOST) for term in wanted]
-    bodies = [query.term_query(schema, "body", term, "freq") for term in wanted]
-    return query.boolean_query([(should, part) for part in headings + bodies])
+    parts = [
+        query.boost_query(
+            query.term_query(schema, field, term, "freq"), boost * (CODE_BOOST if _is_code(term) else 1.0)
+        )
+        for field, boost in (("heading", HEADING_BOOST), ("body", 1.0))
+        for term in wanted
+    ]
+    return query.boolean_query([(should, part) for part in parts])
+
+
+def _is_code(term: str) -> bool:
+    """A-1207, v2.3.1, 第12条: what somebody who types it means exactly."""
+    return any(map(str.isdigit, term)) and not term.isdigit()
 
 
 def _all() -> Query:

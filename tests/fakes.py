@@ -7,7 +7,7 @@ import re
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -224,7 +224,7 @@ class ScriptedModel:
     def count_tokens(self, text: str) -> int:
         return len(_tokens(text))
 
-    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[Delta]:
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Generator[Delta]:
         self.asked.append(list(messages))
         self.max_tokens.append(max_tokens)
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
