@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from rag.errors import AttestError
 
 # Long streams have threads of their own: forty slow readers must not keep /v1/search waiting for a thread.
 _STREAMS = anyio.CapacityLimiter(64)
+# Proxies cut streams that are silent for a minute, and a model on a laptop may read its prompt for longer.
+_HEARTBEAT_SECONDS = 15.0
 _END = object()
 
 Frame = tuple[str, Any]  # event name, JSON-able data
@@ -32,25 +35,30 @@ def event_stream(frames: Generator[Frame, None, None]) -> StreamingResponse:
 
 
 async def _sent(first: Frame | None, frames: Generator[Frame, None, None]) -> AsyncIterator[str]:
+    step: asyncio.Task[Any] | None = None
     try:
         if first is not None:
             yield _framed(*first)
         while True:
-            try:
-                frame = await anyio.to_thread.run_sync(_next, frames, limiter=_STREAMS)
-            except AttestError as error:
-                yield _framed("error", problem_of(error))
-                return
+            step = asyncio.create_task(anyio.to_thread.run_sync(_next, frames, limiter=_STREAMS))
+            while not (await asyncio.wait({step}, timeout=_HEARTBEAT_SECONDS))[0]:
+                yield ": still at work\n\n"
+            frame, step = step.result(), None
             if frame is _END:
                 return
             yield _framed(*frame)
     finally:
         with anyio.CancelScope(shield=True):
+            if step is not None:  # a generator that is running cannot be closed: it comes to its next step first
+                await asyncio.wait({step})
             await anyio.to_thread.run_sync(frames.close, limiter=_STREAMS)
 
 
 def _next(frames: Iterator[Frame]) -> Any:
-    return next(frames, _END)
+    try:
+        return next(frames, _END)
+    except AttestError as error:
+        return "error", problem_of(error)  # the generator has ended with it, so the next step is the end
 
 
 def _framed(event: str, data: Any) -> str:
