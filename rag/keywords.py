@@ -34,17 +34,21 @@ class Keyword:
     chinese: bool
 
 
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 # Words that carry the asking rather than the asked; they count for little, present or absent.
-_WEAK = frozenset(
-    (
-        "get gets got give given gives go goes going make makes made take takes took taken use used uses using need "
-        "needs needed want wants allow allowed able say says said tell show shows mean means meant happen happens "
-        "happened call called come comes find found know known let look much many long often day days time times "
-        "thing things way kind sort type work works one two list name named exactly currently now still apply "
-        "applies there may people person someone anyone "
-        "做 用 使用 需要 想 知道 找 给 拿 放 看 说 叫 到 去 来 上 下 开 关 钱 时候 时间 情况 问题 东西 事情 现在 目前 "
-        "具体 包括 属于 要求 进行 规定 天 年 月 日 号 人 晚 早 最晚 最多 最少"
-    ).split()
+_WEAK = _listed(
+    """
+    get gets got give given gives go goes going make makes made take takes took taken use used uses using need
+    needs needed want wants allow allowed able say says said tell show shows mean means meant happen happens
+    happened call called come comes find found know known let look much many long often day days time times
+    thing things way kind sort type work works one two list name named exactly currently now still apply
+    applies there may people person someone anyone
+    做 用 使用 需要 想 知道 找 给 拿 放 看 说 叫 到 去 来 上 下 开 关 钱 时候 时间 情况 问题 东西 事情 现在 目前
+    具体 包括 属于 要求 进行 规定 天 年 月 日 号 人 晚 早 最晚 最多 最少
+    """
 )
 _WEAK_SHARE = 0.3
 # A word that no document has is often only another way to say it (酒店 for 住宿), unless it is an anchor.
@@ -54,10 +58,8 @@ _ANCHOR_SHARE = 1.5
 # jieba's parts of speech that carry content, and those that are names, by their first letters
 _CONTENT = ("n", "v", "a", "t", "j", "l", "i", "s", "z", "eng", "x")
 _NAME = ("nr", "ns", "nt", "nz")
-_NEVER = frozenset(
-    (
-        "是 有 要 可以 应该 能 能够 会 可 得 让 请 请问 没有 为 能否 是否 想要 打算 多少 什么 怎么 如何 哪个 哪几个 谁"
-    ).split()
+_NEVER = _listed(
+    "是 有 要 可以 应该 能 能够 会 可 得 让 请 请问 没有 为 能否 是否 想要 打算 多少 什么 怎么 如何 哪个 哪几个 谁"
 )
 _WORD = re.compile(r"[^\W_](?:[\w'’.\-/@:+#]*[^\W_])?(?:\+\+|#)?")
 _CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])[\w.\-/]{2,}")
@@ -109,10 +111,8 @@ def presence(word: Keyword, present: set[str]) -> float:
 
 
 def comparable(wanted: Iterable[Keyword], *, chinese: bool) -> list[Keyword]:
-    """Those that a passage could have: an English passage no Chinese word, a Chinese one of the English only anchors."""
-    return [
-        word for word in wanted if (word.chinese if chinese else not word.chinese) or (word.anchor and not word.chinese)
-    ]
+    """Those that a passage could have: English text no Chinese word, Chinese text of the English ones only anchors."""
+    return [word for word in wanted if word.chinese == chinese or (word.anchor and not word.chinese)]
 
 
 def _needed(word: str) -> tuple[str, ...]:
