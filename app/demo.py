@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COLLECTION = "demo"
 DATA = Path(__file__).resolve().parent.parent / "data"
 QUESTIONS = ("How much annual leave do full-time people in Rotterdam get?", "苏州校准实验室每个月哪一天维护、不收件？")
-TO_TRY = ("How much does the TL-1422 cost?", "放疫苗冰箱探头用的乙二醇瓶是哪个货号？")
+TO_TRY = ("What is the list price of the TL-1422?", "放疫苗冰箱探头用的乙二醇瓶是哪个货号？")
 
 # Always the same, so that a second run finds the same addresses; another one where it is taken.
 _SITE_PORT = 8765

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import uvicorn
 from app.main import create_app
 from app.service import Service
 from rag.errors import InvalidInput, NotAllowed, Unavailable
+
+log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 10  # that a request in flight may still take when the service stops
 _KEEP_ALIVE_SECONDS = 15
@@ -102,6 +105,9 @@ class Background:
 
     def __init__(self, service: Service, listener: socket.socket | None = None) -> None:
         self._started = threading.Event()
+        # Waited for instead of joining the thread: on Python 3.11 a join that Ctrl-C interrupts takes the thread for
+        # ended, and the next one returns at once (Thread._wait_for_tstate_lock), before the service is closed.
+        self._ended = threading.Event()
         self._problem: BaseException | None = None
         try:
             listener = listener or listen("127.0.0.1", 0)
@@ -119,17 +125,19 @@ class Background:
     def _serve(self) -> None:
         try:
             self._server.serve_until_stopped()
-        except Exception as problem:  # noqa: BLE001  # a thread has nobody above it: the constructor raises this
+        except Exception as problem:  # a thread has nobody above it: the constructor raises this
+            if self._started.is_set():
+                log.exception("The service did not end well")
             self._problem = problem
         finally:
             self._started.set()
+            self._ended.set()
 
     def wait(self) -> None:
         """Until it stops by itself, or somebody interrupts."""
-        while self._thread.is_alive():
-            self._thread.join(1.0)  # a join without end would keep Ctrl-C waiting on some systems
+        self._ended.wait()
 
     def close(self) -> None:
         """Let requests in flight end for a while, then close the service. Unfinished jobs go on at the next start."""
         self._server.should_exit = True
-        self._thread.join()
+        self._ended.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -409,3 +410,19 @@ def test_a_listener_on_every_address_is_reached_on_loopback() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(InvalidInput, match="192\\.0\\.2\\.1"):
         listen("192.0.2.1", 0)
+
+
+def test_an_interrupt_while_waiting_still_closes_the_service(data_dir: Path) -> None:
+    """Ctrl-C in the demo: the folder is let go of in good order, not by the end of the process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    server = Background(Service(Settings(_env_file=None, data_dir=data_dir), embedder=HashEmbedder()))
+    main_thread = threading.get_ident()
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main_thread, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        server.wait()
+    timer.join()
+    signal.signal(signal.SIGINT, before)
+    server.close()
+    assert not (data_dir / "owner.json").exists()
+    Owner(data_dir).release()
