@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -81,9 +82,10 @@ def add_error_handlers(app: FastAPI) -> None:
         )
 
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        detail = f"{request.method} {request.url.path}: {error.detail}."
-        code = str(error.detail).lower().replace(" ", "-")
-        return respond(problem(error.status_code, code, str(error.detail), detail), error.headers)
+        # The status alone makes the type: a parser's own sentence may change with its next release.
+        title = HTTPStatus(error.status_code).phrase
+        detail = f"{request.method} {request.url.path}: {str(error.detail).rstrip('.')}."
+        return respond(problem(error.status_code, title.lower().replace(" ", "-"), title, detail), error.headers)
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.exception("%s %s failed", request.method, request.url.path, exc_info=error)

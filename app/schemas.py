@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from rag.catalog.jobs import Job
 from rag.catalog.knowledge import CollectionCounts
@@ -27,11 +27,14 @@ MAX_QUESTION_CHARS = 4000
 MAX_TURNS = 50
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUESTION_CHARS)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a database can hold, and so can every language's JSON
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # Any limit on strings makes pydantic look inside them, and then it refuses lone surrogates, which JSON can escape
+    # and no answer, log or database can write.
+    model_config = ConfigDict(extra="forbid", str_min_length=0)
 
 
 # ── asking ────────────────────────────────────────────────────────────────────────────────────
@@ -407,7 +410,7 @@ class TextDocumentIn(Strict):
     key: Name | None = Field(None, description="Identity; a second one under it is a new version. Default: the title.")
     uri: str | None = None
     media_type: Literal["text/plain", "text/markdown", "text/html"] = "text/plain"
-    metadata: dict[str, str | int | float | bool | date] = Field(default_factory=dict)
+    metadata: dict[str, str | Whole | FiniteFloat | bool | date] = Field(default_factory=dict)
 
 
 class ProblemOut(BaseModel):

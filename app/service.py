@@ -91,6 +91,10 @@ class Service:
             except Exception:  # a thread has nobody above it; exact search goes on answering
                 log.exception("Chroma could not be attached")
             if not started:
+                if self._warming.is_alive():  # a job to resume would keep the first question waiting for the cores
+                    self._warming.join()
+                if self._closing.is_set():
+                    return
                 self.jobs.start()
                 started = True
             while not self._closing.wait(_ATTACH_AGAIN_SECONDS) and self.base.caches.vectors_problem is None:

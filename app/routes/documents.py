@@ -32,6 +32,7 @@ from rag.models import Document
 router = APIRouter(tags=["documents"])
 
 Limit = Annotated[int, Query(ge=1, le=500)]
+VersionNumber = Annotated[int | None, Query(ge=1, lt=2**31, description="Default: the active one.")]
 
 _BODY = {
     "requestBody": {
@@ -124,7 +125,7 @@ def delete_document(document_id: str, service: ServiceDep) -> None:
 
 
 @router.get("/documents/{document_id}/text")
-def get_text(document_id: str, service: ServiceDep, version: int | None = None) -> TextOut:
+def get_text(document_id: str, service: ServiceDep, version: VersionNumber = None) -> TextOut:
     """The canonical text that citations' offsets count in."""
     with service.base.catalog.read() as snapshot:
         row = versions.version_row(snapshot, document_id, version)
@@ -132,7 +133,7 @@ def get_text(document_id: str, service: ServiceDep, version: int | None = None) 
 
 
 @router.get("/documents/{document_id}/original", response_class=Response)
-def get_original(document_id: str, service: ServiceDep, version: int | None = None) -> Response:
+def get_original(document_id: str, service: ServiceDep, version: VersionNumber = None) -> Response:
     """The bytes as they came. Rows of a database have none but their text."""
     with service.base.catalog.read() as snapshot:
         row = versions.version_row(snapshot, document_id, version)
@@ -160,7 +161,11 @@ def list_versions(document_id: str, service: ServiceDep) -> VersionList:
 
 @router.get("/documents/{document_id}/chunks")
 def list_chunks(
-    document_id: str, service: ServiceDep, version: int | None = None, cursor: int = 0, limit: Limit = 100
+    document_id: str,
+    service: ServiceDep,
+    version: VersionNumber = None,
+    cursor: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    limit: Limit = 100,
 ) -> ChunkList:
     with service.base.catalog.read() as snapshot:
         number = version or versions.active_version(snapshot, document_id)

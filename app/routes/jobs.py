@@ -23,7 +23,7 @@ _LOOK_SECONDS = 0.25
 @router.get("")
 def list_jobs(
     service: ServiceDep,
-    state: str | None = None,
+    state: jobs.JobState | None = None,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> JobList:

@@ -224,6 +224,8 @@ class FolderSource:
 
 def _allowed(path: Path, roots: Sequence[Path]) -> Path:
     """The path, resolved. Whether it exists is told only to those who may know."""
+    if "\0" in str(path):
+        raise InvalidInput("A path cannot have a NUL character.", remedy="Check the path.")
     resolved = Path(os.path.realpath(path.expanduser()))
     if not any(resolved.is_relative_to(os.path.realpath(root.expanduser())) for root in roots):
         raise NotAllowed(

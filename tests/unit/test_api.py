@@ -689,3 +689,46 @@ def _values(node: Any, key: str) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _values(value, key)
+
+
+# ── what no client should send ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("path", "config"),
+    [
+        ("folder", {"path": "/tmp/a\u0000b"}),
+        ("folder", {"path": "/tmp/\udfff"}),
+        ("web", {"urls": ["http://\udfff.example/"]}),
+        ("database", {"url_env": "ATTEST_DB_\udfff"}),
+    ],
+)
+def test_a_source_with_unusable_characters_is_a_422(client: TestClient, path: str, config: dict[str, Any]) -> None:
+    client.get("/v1/collections/default")
+    body = json.dumps({"name": "odd", "kind": path, "config": config})  # escapes surrogates, as a client may
+    headers = {"Content-Type": "application/json"}
+    response = client.post("/v1/collections/default/sources", content=body, headers=headers)
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_numbers_that_no_database_holds_are_a_422(client: TestClient) -> None:
+    job = add(client, "default", "Bounds", "A text whose versions are asked for by number.")
+    document = job["items"][0]["document_id"]
+    for path in (f"text?version={10**30}", f"original?version={10**30}", f"chunks?cursor={10**30}", "chunks?version=0"):
+        problem_in(client.get(f"/v1/documents/{document}/{path}"), 422, "validation-error")
+    problem_in(client.get("/v1/jobs?state=sleeping"), 422, "validation-error")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400"])
+def test_metadata_that_json_cannot_give_back_is_a_422(client: TestClient, value: str) -> None:
+    body = f'{{"title": "Odd", "text": "Some text.", "metadata": {{"weight": {value}}}}}'
+    headers = {"Content-Type": "application/json"}
+    problem_in(client.post("/v1/collections/default/documents", content=body, headers=headers), 422, "validation-error")
+
+
+def test_the_type_of_a_problem_does_not_depend_on_a_parsers_sentence(client: TestClient) -> None:
+    files = [("file", ("a.txt", b"one")), ("file", ("b.txt", b"two"))]
+    body = problem_in(client.post("/v1/collections/default/documents", files=files), 400, "bad-request")
+    assert "Too many files" in body["detail"]
+    assert not body["detail"].endswith("..")
