@@ -46,11 +46,7 @@ def with_headings(pieces: Sequence[Piece]) -> list[Piece]:
         if piece.text in repeated:
             continue
         following = pieces[index + 1] if index + 1 < len(pieces) else None
-        in_table = index > 0 and pieces[index - 1].kind == "table_row" and pieces[index - 1].page == piece.page
-        labels_row = following is not None and following.kind == "table_row"
-        # A bold line above a row is the label of a group of rows, or the title of a table whose column names follow.
-        titles_table = labels_row and not in_table and _is_row_of_names(following, smaller_than=piece.size)
-        bold_here = bold_counts and (not labels_row or titles_table)
+        bold_here = bold_counts and not _is_in_table(pieces, index)
         style = _heading_style(piece, following, body, bold_here)
         if style is not None:
             styles[index] = style
@@ -62,10 +58,24 @@ def with_headings(pieces: Sequence[Piece]) -> list[Piece]:
     ]
 
 
-def _is_row_of_names(piece: Piece | None, *, smaller_than: float) -> bool:
-    if piece is None or piece.size > 0.9 * smaller_than:
-        return False
-    return piece.text.count(CELL) >= 2 and not any(map(str.isdigit, piece.text))
+def _is_in_table(pieces: Sequence[Piece], index: int) -> bool:
+    """Whether a line labels a group of table rows, or captions a table: being bold makes it no heading then."""
+    piece = pieces[index]
+    after_row = index > 0 and _is_row(pieces[index - 1], piece.page)
+    rows_after = [_is_row(other, piece.page) for other in pieces[index + 1 : index + 4]]
+    if after_row and piece.size < 1.1 * pieces[index - 1].size:
+        return any(rows_after)
+    # A heading in larger print may stand right above the row of a table's column names.
+    titles_table = not after_row and any(rows_after) and _names_columns(pieces[index + 1], smaller_than=piece.size)
+    return bool(rows_after) and rows_after[0] and not titles_table
+
+
+def _is_row(piece: Piece, page: int) -> bool:
+    return piece.kind == "table_row" and piece.page == page
+
+
+def _names_columns(row: Piece, *, smaller_than: float) -> bool:
+    return row.size <= 0.9 * smaller_than and row.text.count(CELL) >= 2 and not any(map(str.isdigit, row.text))
 
 
 def _repeated(pieces: Sequence[Piece]) -> set[str]:

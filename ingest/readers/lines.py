@@ -6,8 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 
 CELL = "\t"  # stands between the cells of a table row, where a wide gap tells them apart
 EDGE_LINES = 3  # running headers and footers are looked for in this many lines at the top and the bottom
@@ -214,58 +213,3 @@ def _page_number_offset(edges: Sequence[Iterable[Line]]) -> int | None:
         return None
     offset, count = offsets.most_common(1)[0]
     return offset if count >= 3 and count * 3 >= len(edges) else None
-
-
-# ── cells that belong to one row ──────────────────────────────────────────────────────────────
-
-
-def joined_cells(lines: Sequence[Line]) -> list[Line]:
-    """The lines with wrapped cells of a table row put together: a label of two lines and the number beside it are one.
-
-    Such a cell starts higher than the line before it, to the right of it, and beside lines that are few and short.
-    """
-    result: list[Line] = []
-    for line in lines:
-        if line.contents:
-            result.append(line)
-            continue
-        if result and _goes_on_in_cell(result[-1], line):
-            glue = "" if is_wide(line.text[0]) else " "
-            row = result[-1]
-            result[-1] = replace(row, text=row.text + glue + line.text, right=max(row.right, line.right))
-            continue
-        start = _row_start(result, line)
-        if start is None:
-            result.append(line)
-            continue
-        cells = [*result[start:], line]
-        text = cells[0].text
-        for before, cell in pairwise(cells):
-            beside = cell is line or cell.x > before.right - 0.1 * (before.right - before.x)
-            text += (CELL if beside else "" if is_wide(text[-1]) else " ") + cell.text
-        result[start:] = [replace(cells[0], text=text, right=max(cell.right for cell in cells))]
-    return result
-
-
-def _goes_on_in_cell(row: Line, line: Line) -> bool:
-    """Whether the line is the second one of the last cell of a row: right below, far from the row's start."""
-    below = 0.8 * line.size < row.y - line.y < 1.7 * line.size
-    inside = line.x > row.x + 5 * line.size and line.right < row.right + 3 * line.size
-    return row.gaps > 0 and not line.gaps and below and inside and abs(row.size - line.size) < 1
-
-
-def _row_start(before: Sequence[Line], line: Line) -> int | None:
-    """Where the cells start that `line` stands to the right of, or None where it begins something of its own."""
-    if not before or not -0.3 * line.size <= line.y - before[-1].y < 6 * line.size:
-        return None
-    # Cells are centred beside each other: a label reaches as far above the number as it reaches below it.
-    highest = line.y + (line.y - before[-1].y) + 0.6 * line.size
-    start = len(before)
-    while start > 0 and len(before) - start < 6:
-        part = before[start - 1]
-        reach = part.right - 0.1 * (part.right - part.x)  # widths are guesses
-        if part.y > highest or reach > line.x + 0.5 * line.size or abs(part.size - line.size) > 1:
-            break
-        start -= 1
-    in_table = any(is_number(token) for token in line.text.split()) or any(part.gaps for part in before[start:])
-    return start if start < len(before) and in_table else None

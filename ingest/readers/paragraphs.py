@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from ingest.readers.cells import joined_cells
 from ingest.readers.contents import with_contents
 from ingest.readers.headings import SELF_EVIDENT, heading_kind, with_headings
-from ingest.readers.lines import CELL, Line, is_number, is_table_row, is_wide, joined_cells, trailing_numbers
+from ingest.readers.lines import CELL, Line, is_number, is_table_row, is_wide, trailing_numbers
 from ingest.readers.pieces import BULLET, LEADERS, Piece
 from rag.models import BlockKind
 
 HEADER_CHARS = 160
+_LABEL_CHARS = 60
 _NUMBERED_ITEM = re.compile(
     r"^(?:\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})\)|[a-z]\.|\d{1,2}[.)])\s+\S|^\d{1,2}、\S|^\d{1,2}[.．][\u3400-\u9fff“「『《（]|^[①-⑳]"
 )
@@ -177,6 +179,7 @@ def _cells(row: str) -> str:
     """The row with bars between its cells; signs that stand apart from their number are no cells."""
     # "项 目": two letters of one word, spread to fill their column.
     text = re.sub(rf"(^|{CELL})([\u3400-\u9fff]){CELL}([\u3400-\u9fff])(?={CELL}|$)", r"\1\2\3", row)
+    text = re.sub(rf"(?<=\S) ([$€¥£￥]){CELL}", rf"{CELL}\1 ", text)
     text = re.sub(rf"(^|{CELL})([$€¥£￥(]){CELL}", r"\1\2 ", text)
     return re.sub(rf"{CELL}([)%]+)(?={CELL}|$)", r" \1", text).replace(CELL, " | ")
 
@@ -187,7 +190,7 @@ def _cells(row: str) -> str:
 def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces with each table row knowing the text that names its columns, where one can be told."""
     result: list[Piece] = []
-    header, distance = "", 0
+    header, distance, names_at = "", 0, -1
     for index, piece in enumerate(pieces):
         if piece.kind == "heading" or (result and result[-1].page != piece.page and not _goes_on(result[-1], piece)):
             header, distance = "", 0
@@ -199,12 +202,16 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
             continue
         above = _caption(result, piece.page)
         before = result[-1] if result else None
-        following = pieces[index + 1] if index + 1 < len(pieces) else None
+        following = _row_below(pieces, index)
         if _names_columns(piece.text):
-            header = f"{above} {piece.text}".strip()
+            header, names_at = f"{above} {piece.text}".strip(), index
             result.append(piece)
-        elif not (before and before.kind == "table_row" and before.page == piece.page) and _tops(piece, following):
+        elif before and names_at == index - 1 and _tops(piece, following) and _is_second_row_of_names(before, piece):
+            header, names_at = f"{header} {piece.text}".strip(), index
+            result.append(piece)
+        elif not _is_row_on(before, piece.page) and _tops(piece, following):
             header = piece.text
+            names_at = index
             result.append(piece)
         else:
             if before and before.page == piece.page and before.kind == "paragraph" and _names_columns(before.text):
@@ -217,6 +224,26 @@ def _with_table_headers(pieces: Sequence[Piece]) -> list[Piece]:
     return result
 
 
+def _row_below(pieces: Sequence[Piece], index: int) -> Piece | None:
+    """The next row; the label of a group of rows may stand before it."""
+    for piece in pieces[index + 1 : index + 3]:
+        if piece.kind == "table_row":
+            return piece
+        if piece.kind != "paragraph" or len(piece.text) > _LABEL_CHARS:
+            break
+    return None
+
+
+def _is_second_row_of_names(first: Piece, second: Piece) -> bool:
+    """Whether names fill two rows: years or groups of columns, and what is said of each."""
+    alike = (first.bold and second.bold) or len(_YEAR.findall(first.text)) >= 2
+    return alike and not any(map(str.isdigit, re.sub(r"\(\d\)", "", second.text)))
+
+
+def _is_row_on(piece: Piece | None, page: int) -> bool:
+    return piece is not None and piece.kind == "table_row" and piece.page == page
+
+
 def _goes_on(before: Piece, piece: Piece) -> bool:
     """Whether a table goes on at the top of the next page: rows of as many cells."""
     cells = before.text.count(CELL)
@@ -227,7 +254,7 @@ def _tops(piece: Piece, following: Piece | None) -> bool:
     """Whether a table's first row is in bold and the next one not, or holds words only and the next one figures."""
     if following is None or following.kind != "table_row" or following.page != piece.page:
         return False
-    if piece.bold and not following.bold and CELL in piece.text and len(piece.text) <= HEADER_CHARS:
+    if piece.bold and not following.bold and CELL in piece.text and len(piece.text) <= 2 * HEADER_CHARS:
         return not trailing_numbers(piece.text)
     tokens = piece.text.split()
     words_only = len(piece.text) <= HEADER_CHARS and trailing_numbers(piece.text) == 0 and not tokens[0][0].isdigit()

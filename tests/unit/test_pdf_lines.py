@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
+from ingest.readers.cells import joined_cells
 from ingest.readers.contents import with_contents
-from ingest.readers.lines import Line, is_garbled, is_table_row, joined_cells, tidy, without_running_lines
+from ingest.readers.lines import Line, is_garbled, is_table_row, tidy, without_running_lines
 from ingest.readers.outline import OutlineEntry, placed_outline
 from ingest.readers.paragraphs import join_lines, to_pieces
 from ingest.readers.reading_order import Box, in_reading_order
@@ -202,9 +203,29 @@ def test_a_first_row_of_words_above_rows_of_figures_names_the_columns() -> None:
     assert pieces[1].text == "TL-1101 | -30 °C | 120 days"
 
 
+def test_column_names_that_were_stacked_above_their_columns_become_one_row() -> None:
+    def cell(text: str, x: float, y: float, bold: bool = True) -> Line:
+        return Line(text, x=x, y=y, right=x + 5 * len(text), size=SIZE, bold=bold, measured=True)
+
+    rows = [
+        Line(f"{month}\t3,558\t$\t71.60", x=72, y=y, right=500, size=SIZE, measured=True)
+        for month, y in (("October", 660), ("November", 648))
+    ]
+    names = [
+        cell("Period", 72, 676),
+        cell("Total Number", 200, 688),
+        cell("of Shares", 208, 676),
+        cell("Average Price", 400, 688),
+        cell("per Share", 408, 676),
+    ]
+    pieces = to_pieces([[*names, *rows]])
+    assert pieces[0].text == "Period | Total Number of Shares | Average Price per Share"
+    assert [piece.header for piece in pieces[1:]] == [pieces[0].text] * 2
+
+
 def test_signs_that_stand_apart_from_their_number_are_no_cells_of_their_own() -> None:
-    pieces = to_pieces([[line("项\t目\t$\t1,200\t(3\t)\t12\t%")]])
-    assert pieces[0].text == "项目 | $ 1,200 | (3 ) | 12 %"
+    pieces = to_pieces([[line("项\t目\t$\t1,200\t(3\t)\t12\t%"), line("Revenue\t$ 0.69 $\t0.23", y=680)]])
+    assert [piece.text for piece in pieces] == ["项目 | $ 1,200 | (3 ) | 12 %", "Revenue | $ 0.69 | $ 0.23"]
 
 
 def test_the_outline_decides_the_sections_where_there_is_one() -> None:
