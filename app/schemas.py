@@ -28,7 +28,9 @@ MAX_TURNS = 50
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUESTION_CHARS)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a database can hold, and so can every language's JSON
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+]  # one line
 
 
 class Strict(BaseModel):
@@ -408,7 +410,7 @@ class TextDocumentIn(Strict):
     title: Name
     text: Annotated[str, StringConstraints(min_length=1)]
     key: Name | None = Field(None, description="Identity; a second one under it is a new version. Default: the title.")
-    uri: str | None = None
+    uri: Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = None
     media_type: Literal["text/plain", "text/markdown", "text/html"] = "text/plain"
     metadata: dict[str, str | Whole | FiniteFloat | bool | date] = Field(default_factory=dict)
 

@@ -98,7 +98,8 @@ async def _handed_over(request: Request) -> tuple[bytes, Upload]:
             raise RequestValidationError(error.errors()) from error
         key = body.key or body.title
         suffix = {"text/plain": ".txt", "text/markdown": ".md", "text/html": ".html"}[body.media_type]
-        return body.text.encode("utf-8", "replace"), Upload(
+        # It came as text, so it is text: a NUL in it would make the reader take it for something else.
+        return body.text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(), Upload(
             key=key,
             name=_file_name(body.title) + suffix,
             sha256="",

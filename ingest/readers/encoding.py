@@ -61,7 +61,8 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
         if data.isascii():
             return data.decode("ascii"), "utf-8"
         whole = _utf8(data)
-        if whole is not None and _long_enough(whole):
+        # A replacement character that stands in the bytes is what became of a character, in UTF-8 and nothing else.
+        if whole is not None and (_long_enough(whole) or b"\xef\xbf\xbd" in data):
             return whole, "utf-8"
     encoding = _best(data, _known(declared))
     return data.decode(encoding, errors="replace"), encoding

@@ -732,3 +732,16 @@ def test_the_type_of_a_problem_does_not_depend_on_a_parsers_sentence(client: Tes
     body = problem_in(client.post("/v1/collections/default/documents", files=files), 400, "bad-request")
     assert "Too many files" in body["detail"]
     assert not body["detail"].endswith("..")
+
+
+def test_a_text_with_a_nul_is_a_text(client: TestClient) -> None:
+    job = add(client, "default", "Nul", "The gate\u0000opens at nine.")
+    assert job["state"] == "succeeded"
+    document = job["items"][0]["document_id"]
+    assert client.get(f"/v1/documents/{document}/text").json()["text"] == "The gate\ufffdopens at nine."
+
+
+@pytest.mark.parametrize("field", ["title", "key", "uri"])
+def test_control_characters_have_no_place_in_names(client: TestClient, field: str) -> None:
+    body = {"title": "Fine", "text": "Some text.", field: "a\u0000b\nc"}
+    problem_in(client.post("/v1/collections/default/documents", json=body), 422, "validation-error")

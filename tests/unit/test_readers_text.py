@@ -120,6 +120,11 @@ def test_a_law_has_its_chapters_as_sections() -> None:
     assert block_with(parsed, "第二条").kind == "paragraph"
 
 
+def test_a_replacement_character_in_the_bytes_is_not_chinese() -> None:
+    for text in ("The gate\ufffdopens at nine.", "Two\ufffd\ufffdof them.", "caf\ufffd"):
+        assert decode(text.encode()) == (text, "utf-8")
+
+
 def test_english_headings_are_certain_only_between_blank_lines() -> None:
     parsed = parse("1.2 Scope\n\nAdd\n1.5 kg of flour\nas Section 5 of the Act\nsays.\n\n- one\n- two\n", "a.txt")
     assert texts(parsed, "heading") == ["1.2 Scope"]
