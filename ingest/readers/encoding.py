@@ -83,7 +83,8 @@ def looks_binary(data: bytes) -> bool:
         return False
     text, encoding = decode(sample)
     controls = len(_CONTROL_BYTES.findall(sample))
-    if encoding in ("ascii", "utf-8") and not controls and "\ufffd" not in text[:-4]:
+    # A few lost characters that were saved as U+FFFD leave a text a text.
+    if encoding in ("ascii", "utf-8") and not controls and text[:-4].count("\ufffd") <= len(text) / 10:
         return False  # rubbish is not valid UTF-8, and a paragraph of nothing but figures is text
     if encoding.startswith("utf-16"):  # half of almost any rubbish is a character of something
         return plausibility(text) < 0.3

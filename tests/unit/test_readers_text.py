@@ -121,8 +121,9 @@ def test_a_law_has_its_chapters_as_sections() -> None:
 
 
 def test_a_replacement_character_in_the_bytes_is_not_chinese() -> None:
-    for text in ("The gate\ufffdopens at nine.", "Two\ufffd\ufffdof them.", "caf\ufffd"):
+    for text in ("The gate\ufffdopens at nine.", "Two\ufffd\ufffdof them are on their way.", "the caf\ufffd there"):
         assert decode(text.encode()) == (text, "utf-8")
+        assert not looks_binary(text.encode())
 
 
 def test_english_headings_are_certain_only_between_blank_lines() -> None:
