@@ -17,6 +17,12 @@ from rag.models import BlockKind
 
 HEADER_CHARS = 160
 _LABEL_CHARS = 60
+_PAIR_CHARS = 100
+_SECTION_NUMBER = re.compile(
+    r"^(?:\d{1,2}(?:\.\d{1,2}){1,3}\.?|(?:Chapter|Section|Article|Part|Item|Appendix|Note)\s+\w{1,3}[.:]?|第\S{1,4}[编篇部章节条]"
+    r"|[（(][一二三四五六七八九十]{1,3}[）)])$",
+    re.IGNORECASE,
+)
 _NUMBERED_ITEM = re.compile(
     r"^(?:\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})\)|[a-z]\.|\d{1,2}[.)])\s+\S|^\d{1,2}、\S|^\d{1,2}[.．][\u3400-\u9fff“「『《（]|^[①-⑳]"
 )
@@ -38,8 +44,8 @@ def to_pieces(pages: Sequence[Sequence[Line]]) -> list[Piece]:
 
 
 def _page_pieces(lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> list[Piece]:
-    lines = joined_cells(lines)
-    rows = [is_table_row(line) for line in lines]
+    lines = [_with_number_beside_title(line) for line in joined_cells(lines)]
+    rows = [is_table_row(line) or _is_pair_among_pairs(lines, index) for index, line in enumerate(lines)]
     prose = [line for line, row in zip(lines, rows, strict=True) if not row]
     leading = _usual_leading(prose)
     run_in = sum(line.starts_bold and not line.bold for line in prose) >= 2
@@ -57,6 +63,28 @@ def _page_pieces(lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> 
         else:
             groups.append(("list_item" if _is_list_item(line.text) else "paragraph", [line]))
     return [_piece(kind, group, page, vocabulary) for kind, group in groups]
+
+
+def _with_number_beside_title(line: Line) -> Line:
+    """The line without the gap between a section's number and its title: two cells those are not."""
+    number, gap, title = line.text.partition(CELL)
+    apart = _SECTION_NUMBER.match(number) or (line.bold and re.fullmatch(r"\d{1,2}", number))
+    if gap and CELL not in title and apart and not any(map(is_number, title.split())):
+        return replace(line, text=f"{number} {title}")
+    return line
+
+
+def _is_pair_among_pairs(lines: Sequence[Line], index: int) -> bool:
+    """Whether a line is two short cells, as in a table of two columns: a neighbour is too, and starts where it does."""
+    line = lines[index]
+    if not _is_pair(line):
+        return False
+    neighbours = [other for other in lines[max(0, index - 1) : index + 2] if other is not line]
+    return any(_is_pair(other) and abs(other.x - line.x) < line.size for other in neighbours)
+
+
+def _is_pair(line: Line) -> bool:
+    return line.measured and not line.contents and line.gaps == 1 and len(line.text) <= _PAIR_CHARS
 
 
 def _piece(kind: BlockKind, lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> Piece:

@@ -223,6 +223,26 @@ def test_column_names_that_were_stacked_above_their_columns_become_one_row() -> 
     assert [piece.header for piece in pieces[1:]] == [pieces[0].text] * 2
 
 
+def test_two_columns_of_words_are_a_table_where_rows_follow_each_other() -> None:
+    def pair(text: str, y: float) -> Line:
+        return Line(text, x=72, y=y, right=300, size=SIZE, measured=True)
+
+    pieces = to_pieces([[pair("CMA\tconditional marketing authorisation", 700), pair("BOD\tBoard of Directors", 688)]])
+    assert [(piece.kind, piece.text) for piece in pieces] == [
+        ("table_row", "CMA | conditional marketing authorisation"),
+        ("table_row", "BOD | Board of Directors"),
+    ]
+    alone = to_pieces([[pair("Chapter four\tLeave", 700), line("The rules on leave stand in this chapter.", y=670)]])
+    assert [piece.kind for piece in alone] == ["paragraph"] * 2
+
+
+@pytest.mark.parametrize("number", ["4", "4.2", "4.2.1", "Chapter 4", "Item 1A.", "第四章", "第十二条", "（二）"])
+def test_a_number_set_apart_from_its_title_makes_no_table(number: str) -> None:
+    pieces = to_pieces([[line(f"{number}\tAnnual leave", y=700, bold=True), line("Everyone has some days.", y=670)]])
+    assert pieces[0].text == f"{number} Annual leave"
+    assert pieces[0].kind in ("heading", "paragraph")
+
+
 def test_signs_that_stand_apart_from_their_number_are_no_cells_of_their_own() -> None:
     pieces = to_pieces([[line("项\t目\t$\t1,200\t(3\t)\t12\t%"), line("Revenue\t$ 0.69 $\t0.23", y=680)]])
     assert [piece.text for piece in pieces] == ["项目 | $ 1,200 | (3 ) | 12 %", "Revenue | $ 0.69 | $ 0.23"]
