@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rag.models import BlockKind
 
 BULLET = re.compile(r"^(?:[•●▪■◦‣∙○◆◇➢✓❖·*–—-]\s|[•●▪■◦‣➢❖□☐☑√✔]\s?\S)")
+SENTENCE_END = re.compile(r"[.!?。！？;；:：…][\"'”’」』)）\]]*$")
 LEADERS = re.compile(r"[.…·]{4,}|(?:\. ){4,}")  # the dots that lead to a page number in a table of contents
 
 
