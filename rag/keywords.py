@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from rag.language import ENGLISH_STOP_WORDS, HAN, is_han, query_terms, simplified, terms
+from rag.language import ENGLISH_STOP_WORDS, HAN, is_han, language_of, query_terms, simplified, terms
 
 if TYPE_CHECKING:
     from rjieba import Jieba
@@ -55,9 +55,13 @@ _WEAK_SHARE = 0.3
 _UNKNOWN_SHARE = 0.7
 _ANCHOR_SHARE = 1.5
 
+_UNASKED = 0.75  # exponent: of two equal words one could not be asked, and the other's being there is worth 0.6
+
 # jieba's parts of speech that carry content, and those that are names, by their first letters
-_CONTENT = ("n", "v", "a", "t", "j", "l", "i", "s", "z", "eng", "x")
-_NAME = ("nr", "ns", "nt", "nz")
+_CONTENT = ("n", "v", "a", "t", "j", "l", "i", "s", "z", "eng")
+_NAME = ("ns", "nt")  # places and organisations; what it takes for persons is too often something else
+_NOUN = ("n", "vn", "j", "l", "i", "s", "eng")
+_VERB_SHARE = 0.5  # verbs have more synonyms than things have: 打开 for 开罐, 放到 for 放假
 _NEVER = _listed(
     "是 有 要 可以 应该 能 能够 会 可 得 让 请 请问 没有 为 能否 是否 想要 打算 多少 什么 怎么 如何 哪个 哪几个 谁"
 )
@@ -70,26 +74,26 @@ _ASKING = re.compile(r"\bhow\s+(?:long|many|much|often|far|old|big|large|soon|qu
 
 def keywords(question: str, rarity: Callable[[Sequence[str]], list[float]]) -> tuple[Keyword, ...]:
     """The question's content words, each once. `rarity` gives terms their inverse document frequency."""
-    found = {needed: (word, name) for word, name in _content_words(question) if (needed := _needed(word))}
+    found = {needed: word for word in _content_words(question) if (needed := _needed(word.text))}
     every = [term for needed in found for term in needed]
     weights = dict(zip(every, rarity(every), strict=True))
     unknown = rarity(["\u0000"])[0]  # what a term has that no document has
     return tuple(
-        _weighed(word, needed, max(weights[term] for term in needed), name=name, unknown=unknown)
-        for needed, (word, name) in found.items()
+        _weighed(word, needed, max(weights[term] for term in needed), unknown=unknown) for needed, word in found.items()
     )
 
 
-def _weighed(word: str, needed: tuple[str, ...], weight: float, *, name: bool, unknown: float) -> Keyword:
+def _weighed(word: _Word, needed: tuple[str, ...], weight: float, *, unknown: float) -> Keyword:
     """As rare as its rarest part: a code is not made common by the common number in it."""
-    anchor = name or bool(_CODE.fullmatch(word)) or bool(_CLAUSE.fullmatch(word))
+    text = word.text
+    anchor = word.name or bool(_CODE.fullmatch(text)) or bool(_CLAUSE.fullmatch(text))
     if anchor:
         share = _ANCHOR_SHARE
-    elif word.lower() in _WEAK:
+    elif text.lower() in _WEAK:
         share = _WEAK_SHARE
     else:
-        share = _UNKNOWN_SHARE if weight >= unknown else 1.0
-    return Keyword(word, needed, weight * share, anchor, all(map(is_han, word)))
+        share = word.share * (_UNKNOWN_SHARE if weight >= unknown else 1.0)
+    return Keyword(text, needed, weight * share, anchor, all(map(is_han, text)))
 
 
 def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -> float:
@@ -110,6 +114,29 @@ def presence(word: Keyword, present: set[str]) -> float:
     return sum(term in present for term in word.terms) / len(word.terms)
 
 
+def best_share(wanted: Sequence[Keyword], text: str) -> float:
+    """How much of the keywords a passage has, 0 … 1, of those that it could have in its language or languages."""
+    present = set(terms(text))
+    return max(asked * share(words, ((1.0, present),)) for _, words, asked in readings(wanted, text))
+
+
+def readings(wanted: Sequence[Keyword], text: str) -> list[tuple[bool, list[Keyword], float]]:
+    """(as Chinese?, the keywords that a text could have, what their being there is worth).
+
+    A row or a table with some of each language is read as either. Where words could not be asked, because they are of
+    the other language, the rest is worth less.
+    """
+    han = sum(map(is_han, text))
+    mostly_han = bool(han) and language_of(text) == "zh" and han * 3 > len(text)
+    every = sum(word.weight for word in wanted)
+    found = []
+    for chinese in [True] if mostly_han else [True, False] if han else [False]:
+        words = comparable(wanted, chinese=chinese)
+        asked = (sum(word.weight for word in words) / every) ** _UNASKED if every else 1.0
+        found.append((chinese, words, asked))
+    return found
+
+
 def comparable(wanted: Iterable[Keyword], *, chinese: bool) -> list[Keyword]:
     """Those that a passage could have: English text no Chinese word, Chinese text of the English ones only anchors."""
     return [word for word in wanted if word.chinese == chinese or (word.anchor and not word.chinese)]
@@ -128,14 +155,20 @@ def _needed(word: str) -> tuple[str, ...]:
     return (longest,) if longest else ()
 
 
-def _content_words(question: str) -> list[tuple[str, bool]]:
-    """(word, whether it is a name), in order."""
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    name: bool = False
+    share: float = 1.0  # of a full word's weight
+
+
+def _content_words(question: str) -> list[_Word]:
     text = simplified(unicodedata.normalize("NFKC", question))
     words = list(_chinese(text) if any(map(is_han, text)) else _english(text))
-    return words or [(term, False) for term in query_terms(question)]
+    return words or [_Word(term) for term in query_terms(question)]
 
 
-def _english(text: str, *, inside: bool = False) -> Iterator[tuple[str, bool]]:
+def _english(text: str, *, inside: bool = False) -> Iterator[_Word]:
     """A capital letter makes a name, but not at the beginning of a sentence, unless that is inside a Chinese one."""
     shouting = text.isupper()
     for match in _WORD.finditer(_ASKING.sub(" ", text)):
@@ -143,10 +176,10 @@ def _english(text: str, *, inside: bool = False) -> Iterator[tuple[str, bool]]:
         shouted = word.isupper() and len(word) > 1 and not shouting  # "IT" is not "it"
         if shouted or word.lower() not in ENGLISH_STOP_WORDS:
             begins = not text[: match.start()].rstrip() or text[: match.start()].rstrip()[-1] in ".?!:—"
-            yield word, word[0].isupper() and not shouting and (inside or not begins)
+            yield _Word(word, word[0].isupper() and not shouting and (inside or not begins))
 
 
-def _chinese(text: str) -> Iterator[tuple[str, bool]]:
+def _chinese(text: str) -> Iterator[_Word]:
     """By jieba's words and parts of speech; clauses whole; runs of other scripts are read as English."""
     position = 0
     for clause in [*_CLAUSE.finditer(text), None]:
@@ -156,14 +189,15 @@ def _chinese(text: str) -> Iterator[tuple[str, bool]]:
             else:
                 yield from _english(run, inside=True)
         if clause:
-            yield clause[0], True
+            yield _Word(clause[0], name=True)
             position = clause.end()
 
 
-def _tagged(run: str) -> Iterator[tuple[str, bool]]:
+def _tagged(run: str) -> Iterator[_Word]:
     for word, part in _jieba().tag(run):
         if word not in _NEVER and part.startswith(_CONTENT) and part not in ("ul", "uj"):
-            yield word, part.startswith(_NAME) and len(word) > 1
+            name = part.startswith(_NAME) and len(word) > 1
+            yield _Word(word, name, 1.0 if part.startswith(_NOUN) else _VERB_SHARE)
 
 
 @lru_cache(maxsize=1)

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from rag.catalog import versions
 from rag.catalog.engine import Connection
 from rag.fusion import dense_weight, fuse
-from rag.keywords import Keyword, keywords
+from rag.keywords import Keyword, best_share, keywords
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, Hit
 from rag.ports import Vectors
 
 _CANDIDATES = 60  # per arm and collection, before the catalog's check
+_RERANKED = 30
+_KEYWORDS_WEIGHT = 0.25
 _MOST_CANDIDATES = 2_000  # over-fetching stops doubling here
 
 # The two arms look at once. Both let go of Python's lock, and neither waits for the other.
@@ -51,7 +53,7 @@ def retrieve(question: str, *, base: KnowledgeBase, collections: Sequence[Collec
         clock.lap("look_up")
         searched = {item.name: base.caches.count_documents(snapshot, item) for item in collections}
         words = keywords(question, lambda terms: _rarity(terms, base=base, collections=collections))
-    ranked = _ranked(hits, coverage=coverage)[:k]
+    ranked = _reranked(_ranked(hits, coverage=coverage), words)[:k]
     clock.lap("fuse")
     return Found(tuple(ranked), searched, words, coverage, vector, clock.laps_ms)
 
@@ -99,6 +101,21 @@ def _ranked(hits: dict[int, Hit], *, coverage: float) -> list[Hit]:
     # Equal scores keep the order of their keys, so that the same question always has the same answer.
     ranked = sorted(hits.items(), key=lambda item: (-scores.get(item[0], 0.0), item[0]))
     return [replace(hit, score=scores.get(key, 0.0)) for key, hit in ranked]
+
+
+def _reranked(hits: Sequence[Hit], wanted: Sequence[Keyword]) -> list[Hit]:
+    """The best hits in a new order, with the share of the question's content words mixed into their score.
+
+    Worth .012 of hit@1 on SQuAD and nothing on CMRC; it lets a code (E-07) find its one passage in another language.
+    """
+    best = [_with_keywords(hit, wanted) for hit in hits[:_RERANKED]]
+    return [*sorted(best, key=lambda hit: (-hit.score, hit.chunk_id)), *hits[_RERANKED:]]
+
+
+def _with_keywords(hit: Hit, wanted: Sequence[Keyword]) -> Hit:
+    found = best_share(wanted, f"{hit.heading}\n{hit.text}")
+    score = (1.0 - _KEYWORDS_WEIGHT) * hit.score + _KEYWORDS_WEIGHT * found
+    return replace(hit, score=score, arms={**hit.arms, "keywords": found})
 
 
 def _rarity(terms: Sequence[str], *, base: KnowledgeBase, collections: Sequence[Collection]) -> list[float]:

@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ HEADING_BOOST = 1.5
 CODE_BOOST = 1.5
 MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count
 
+_CONNECTOR = re.compile(r"[-._/@:+]")
 _WRITER_HEAP_BYTES = 30_000_000
 # A kept writer commits a small change in 1 ms, a fresh one in 9 ms; each may hold its heap.
 _KEPT_WRITERS = 4
@@ -100,6 +101,7 @@ class TantivyIndex:
             return []
         with _rust():
             searcher = opened.index.searcher()
+            wanted = _codes_whole(wanted, lambda term: searcher.doc_freq("body", term) > 0)
             found = searcher.search(_any_term(opened.schema, wanted), k, count=False).hits
             keys = searcher.fast_field_values("key", [address for _, address in found])
         return [(int(key), float(score)) for key, (score, _) in zip(keys, found, strict=True)]
@@ -234,6 +236,13 @@ def _any_term(schema: Schema, wanted: list[str]) -> Query:
         for term in wanted
     ]
     return query.boolean_query([(should, part) for part in parts])
+
+
+def _codes_whole(wanted: list[str], is_known: Callable[[str], bool]) -> list[str]:
+    """Without the parts of codes that are known whole: `tl` and `1422` beside `tl-1422` would count it thrice."""
+    whole = [term for term in wanted if _is_code(term) and _CONNECTOR.search(term) and is_known(term)]
+    parts = {part for term in whole for part in _CONNECTOR.split(term)}
+    return [term for term in wanted if term not in parts]
 
 
 def _is_code(term: str) -> bool:
