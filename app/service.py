@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_COLLECTION = "default"
 UPLOADS = "uploads"  # the source that a collection's uploads belong to
+UPLOAD_KIND = "upload"
 
 _ATTACH_AGAIN_SECONDS = 5.0
 _CLOSE_SECONDS = 20.0
@@ -192,7 +193,7 @@ class Service:
         self.begin()
         with self.base.catalog.write() as connection:
             record = knowledge.find_source(connection, collection, UPLOADS) or knowledge.create_source(
-                connection, collection, name=UPLOADS, kind="upload", config={}
+                connection, collection, name=UPLOADS, kind=UPLOAD_KIND, config={}
             )
         request = {
             "key": upload.key,

@@ -9,9 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.dependencies import ServiceDep
 from app.schemas import JobOut, Plan, PlanItem, SourceIn, SourceList, SourceOut, SourcePatch, SyncRequest
+from app.service import UPLOAD_KIND, UPLOADS
 from rag.catalog import knowledge
 from rag.catalog.engine import now
-from rag.errors import InvalidInput
+from rag.errors import Conflict, InvalidInput
 from rag.models import SourceRecord
 
 router = APIRouter(tags=["sources"])
@@ -31,6 +32,7 @@ def list_sources(name: str, service: ServiceDep) -> SourceList:
 def create_source(name: str, request: SourceIn, service: ServiceDep) -> SourceOut:
     """A folder, a web site or a database. Its configuration is checked now; nothing is read before it is synced."""
     collection = service.collection(name)
+    _check_name(request.name)
     config = request.config.model_dump(exclude_defaults=True)
     _check(SourceRecord("", collection.id, request.name, request.kind, config, now()), service)
     with service.base.catalog.write() as connection:
@@ -56,7 +58,15 @@ def change_source(source_id: str, request: SourcePatch, service: ServiceDep) -> 
             raise InvalidInput(f"The configuration cannot be used: {where}: {first['msg']}.") from error
         config = valid.config.model_dump(exclude_defaults=True)
         _check(SourceRecord(source.id, source.collection_id, source.name, source.kind, config, now()), service)
+    if request.name is not None and request.name != source.name:
+        _check_name(request.name, before=source)
     with service.base.catalog.write() as connection:
+        if request.name is not None:
+            collection = knowledge.get_collection(connection, source.collection_id)
+            other = knowledge.find_source(connection, collection, request.name)
+            if other is not None and other.id != source.id:
+                detail = f"“{collection.name}” has a source named “{request.name}” already."
+                raise Conflict(detail, remedy="Choose another name.")
         return SourceOut.of(knowledge.update_source(connection, source, name=request.name, config=config))
 
 
@@ -95,6 +105,12 @@ def sync_source(
 def _source(source_id: str, service: ServiceDep) -> SourceRecord:
     with service.base.catalog.read() as snapshot:
         return knowledge.get_source(snapshot, source_id)
+
+
+def _check_name(name: str, *, before: SourceRecord | None = None) -> None:
+    """Uploads find their source by its name; in another source, its next sync would take them for deleted."""
+    if name == UPLOADS or (before is not None and before.kind == UPLOAD_KIND):
+        raise Conflict(f"“{UPLOADS}” is the source of the documents handed over one by one.", remedy="Keep its name.")
 
 
 def _check(record: SourceRecord, service: ServiceDep) -> None:

@@ -712,6 +712,21 @@ def test_a_source_with_unusable_characters_is_a_422(client: TestClient, path: st
     assert response.headers["content-type"] == "application/problem+json"
 
 
+def test_a_sources_name_is_its_own_and_uploads_keep_theirs(client: TestClient, folder: Path) -> None:
+    (folder / "named").mkdir()
+    body = {"kind": "folder", "config": {"path": str(folder / "named")}}
+    one, two = (
+        client.post("/v1/collections/default/sources", json={"name": name, **body}).json() for name in ("one", "two")
+    )
+    problem_in(client.patch(f"/v1/sources/{two['id']}", json={"name": "one"}), 409, "conflict")
+    assert client.patch(f"/v1/sources/{one['id']}", json={"name": "one"}).status_code == 200
+    problem_in(client.post("/v1/collections/default/sources", json={"name": "uploads", **body}), 409, "conflict")
+    problem_in(client.patch(f"/v1/sources/{one['id']}", json={"name": "uploads"}), 409, "conflict")
+    add(client, "default", "Handed over", "A text that was handed over.")
+    uploads = next(s for s in client.get("/v1/collections/default/sources").json()["data"] if s["kind"] == "upload")
+    problem_in(client.patch(f"/v1/sources/{uploads['id']}", json={"name": "mine"}), 409, "conflict")
+
+
 def test_numbers_that_no_database_holds_are_a_422(client: TestClient) -> None:
     job = add(client, "default", "Bounds", "A text whose versions are asked for by number.")
     document = job["items"][0]["document_id"]
