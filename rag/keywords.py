@@ -55,6 +55,7 @@ _WEAK_SHARE = 0.3
 _UNKNOWN_SHARE = 0.7
 _ANCHOR_SHARE = 1.5
 
+_CHARACTER_SHARE = 0.4
 _UNASKED = 0.75  # exponent: of two equal words one could not be asked, and the other's being there is worth 0.6
 
 # jieba's parts of speech that carry content, and those that are names, by their first letters
@@ -110,8 +111,12 @@ def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -
 
 
 def presence(word: Keyword, present: set[str]) -> float:
-    """The share of the word's terms that are there."""
-    return sum(term in present for term in word.terms) / len(word.terms)
+    """The share of the word's terms that are there. Chinese compounds share characters with what they are another word
+    for (补班 and 上班, 开罐 and 打开罐子), so those count a little."""
+    found = sum(term in present for term in word.terms) / len(word.terms)
+    if found or not word.chinese or word.anchor:
+        return found
+    return _CHARACTER_SHARE * sum(character in present for character in word.text) / len(word.text)
 
 
 def best_share(wanted: Sequence[Keyword], text: str) -> float:

@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Part of every marker: a change in the fields below or in `rag.language.terms` raises it, and old folders are rebuilt.
 FORMAT = 1
 HEADING_BOOST = 1.5
-CODE_BOOST = 1.5
+CODE_BOOST = 3.0
 MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count
 
 _CONNECTOR = re.compile(r"[-._/@:+]")
@@ -101,8 +101,13 @@ class TantivyIndex:
             return []
         with _rust():
             searcher = opened.index.searcher()
-            wanted = _codes_whole(wanted, lambda term: searcher.doc_freq("body", term) > 0)
-            found = searcher.search(_any_term(opened.schema, wanted), k, count=False).hits
+            highest = inverse_document_frequency(searcher.num_docs, 0)
+
+            def rarity(term: str) -> float:
+                having = min(searcher.doc_freq("body", term), searcher.num_docs)
+                return inverse_document_frequency(searcher.num_docs, having) / highest
+
+            found = searcher.search(_any_term(opened.schema, _weighed(wanted, rarity)), k, count=False).hits
             keys = searcher.fast_field_values("key", [address for _, address in found])
         return [(int(key), float(score)) for key, (score, _) in zip(keys, found, strict=True)]
 
@@ -224,25 +229,30 @@ def _any_key(schema: Schema, keys: list[int]) -> Query:
     return tantivy.Query.term_set_query(schema, "key", keys)
 
 
-def _any_term(schema: Schema, wanted: list[str]) -> Query:
+def _any_term(schema: Schema, wanted: Mapping[str, float]) -> Query:
+    """Passages with any of these terms, each counting for so much."""
     import tantivy
 
     query, should = tantivy.Query, tantivy.Occur.Should
     parts = [
-        query.boost_query(
-            query.term_query(schema, field, term, "freq"), boost * (CODE_BOOST if _is_code(term) else 1.0)
-        )
+        query.boost_query(query.term_query(schema, field, term, "freq"), boost * weight)
         for field, boost in (("heading", HEADING_BOOST), ("body", 1.0))
-        for term in wanted
+        for term, weight in wanted.items()
     ]
     return query.boolean_query([(should, part) for part in parts])
 
 
-def _codes_whole(wanted: list[str], is_known: Callable[[str], bool]) -> list[str]:
-    """Without the parts of codes that are known whole: `tl` and `1422` beside `tl-1422` would count it thrice."""
-    whole = [term for term in wanted if _is_code(term) and _CONNECTOR.search(term) and is_known(term)]
-    parts = {part for term in whole for part in _CONNECTOR.split(term)}
-    return [term for term in wanted if term not in parts]
+def _weighed(wanted: list[str], rarity: Callable[[str], float]) -> dict[str, float]:
+    """Each term with its weight. `rarity` is 0 for a term that every document has and 1 for one that none has.
+
+    A code that is known whole stands for its parts (`tl`, `1422` and `tl1422` beside `tl-1422` would count it four
+    times), and the rarer it is, the surer it is what the question is about: E-07 more than the product that shows it.
+    """
+    whole = [term for term in wanted if _is_code(term) and _CONNECTOR.search(term) and rarity(term) < 1.0]
+    parts = {part for term in whole for part in (*_CONNECTOR.split(term), _CONNECTOR.sub("", term))}
+    parts |= {part.lstrip("0") for part in parts}
+    kept = [term for term in wanted if term not in parts]
+    return {term: max(1.0, CODE_BOOST * rarity(term)) if _is_code(term) else 1.0 for term in kept}
 
 
 def _is_code(term: str) -> bool:
