@@ -50,10 +50,10 @@ _WEAK = _listed(
     具体 包括 属于 要求 进行 规定 天 年 月 日 号 人 晚 早 最晚 最多 最少
     """
 )
-_WEAK_SHARE = 0.3
+_WEAK_SHARE = 0.2
 # A word that no document has is often only another way to say it (酒店 for 住宿), unless it is an anchor.
-_UNKNOWN_SHARE = 0.7
-_ANCHOR_SHARE = 1.5
+_UNKNOWN_SHARE = 0.6
+_CODE_SHARE, _NAME_SHARE = 2.0, 1.5
 
 _CHARACTER_SHARE = 0.4
 _UNASKED = 0.75  # exponent: of two equal words one could not be asked, and the other's being there is worth 0.6
@@ -87,14 +87,14 @@ def keywords(question: str, rarity: Callable[[Sequence[str]], list[float]]) -> t
 def _weighed(word: _Word, needed: tuple[str, ...], weight: float, *, unknown: float) -> Keyword:
     """As rare as its rarest part: a code is not made common by the common number in it."""
     text = word.text
-    anchor = word.name or bool(_CODE.fullmatch(text)) or bool(_CLAUSE.fullmatch(text))
-    if anchor:
-        share = _ANCHOR_SHARE
+    code = bool(_CODE.fullmatch(text)) or bool(_CLAUSE.fullmatch(text))
+    if code or word.name:
+        share = _CODE_SHARE if code else _NAME_SHARE
     elif text.lower() in _WEAK:
         share = _WEAK_SHARE
     else:
         share = word.share * (_UNKNOWN_SHARE if weight >= unknown else 1.0)
-    return Keyword(text, needed, weight * share, anchor, all(map(is_han, text)))
+    return Keyword(text, needed, weight * share, code or word.name, all(map(is_han, text)))
 
 
 def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -> float:
