@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from rag.keywords import presence, readings, share
+from rag.keywords import Keyword, presence, readings, share
 from rag.language import terms
 from rag.models import Closest, Hit, Refusal
 from rag.retrieve import Found
@@ -27,12 +28,19 @@ def features(found: Found, hit: Hit) -> list[tuple[float, float, float]]:
     asked_in_chinese = any(word.chinese for word in found.keywords)
     judged = []
     for chinese, words, asked in readings(found.keywords, hit.text):
-        anchors = [word for word in words if word.anchor]
-        lacking = 1.0 - share(anchors, ((1.0, present),)) if anchors else 0.0
         # Across languages an embedder that reads one of them has nothing to say.
         cosine = hit.arms.get("vectors", 0.0) - 0.4 if chinese == asked_in_chinese else 0.0
-        judged.append((asked * share(words, ((1.0, present),)), lacking, found.coverage**2 * cosine))
+        judged.append((asked * share(words, ((1.0, present),)), _lacking(words, present), found.coverage**2 * cosine))
     return judged
+
+
+def _lacking(words: Sequence[Keyword], present: set[str]) -> float:
+    """The share of the codes and names that is not there. One that no document has counts in full: the sources have
+    never heard of it. One that stands elsewhere counts half: this passage may know it under another name."""
+    anchors = [word for word in words if word.anchor]
+    total = sum(word.weight for word in anchors)
+    lacking = sum(word.weight * (1.0 - presence(word, present)) * (0.5 if word.known else 1.0) for word in anchors)
+    return lacking / total if total else 0.0
 
 
 def _probability(words: float, lacking: float, cosine: float) -> float:

@@ -32,6 +32,7 @@ class Keyword:
     weight: float
     anchor: bool
     chinese: bool
+    known: bool  # whether any document searched has it
 
 
 def _listed(words: str) -> frozenset[str]:
@@ -94,7 +95,7 @@ def _weighed(word: _Word, needed: tuple[str, ...], weight: float, *, unknown: fl
         share = _WEAK_SHARE
     else:
         share = word.share * (_UNKNOWN_SHARE if weight >= unknown else 1.0)
-    return Keyword(text, needed, weight * share, code or word.name, all(map(is_han, text)))
+    return Keyword(text, needed, weight * share, code or word.name, all(map(is_han, text)), weight < unknown)
 
 
 def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -> float:
