@@ -86,7 +86,7 @@ class SentenceTransformerEmbedder:
                 return int(pooling["word_embedding_dimension"])
         return int(self._model.get_embedding_dimension())
 
-    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    def embed_passages(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
         clean = [canonical(text) for text in texts]
         vectors = np.empty((len(clean), self.dimension), dtype=np.float32)
         if not clean:
@@ -94,7 +94,7 @@ class SentenceTransformerEmbedder:
         model, prompt = self._model, self._passage_prompt
         for rows in self._batches(clean):
             chosen = [clean[row] for row in rows]
-            with self._turns.passages():
+            with self._turns.question() if urgent else self._turns.passages():
                 batch = model.encode_document(chosen, prompt=prompt, batch_size=len(rows), show_progress_bar=False)
             vectors[rows] = _unit(batch)
         return vectors

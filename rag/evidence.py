@@ -10,13 +10,15 @@ from rag.language import terms
 from rag.models import Closest, Hit, Refusal
 from rag.retrieve import Found
 
-ENOUGH = 0.3  # evidence below this refuses
+ENOUGH = 0.4  # evidence below this refuses
 _PASSAGES = 5  # whose words and vectors are judged
 _CLOSEST = 3  # named in a refusal
 
 
 def evidence(found: Found) -> float:
     """0 … 1: how surely the passages speak of what was asked, from words and vectors as far as each can be trusted."""
+    if not any(word.weight for word in found.keywords):
+        return 0.0  # nothing was asked
     judged = (_probability(*item) for hit in found.hits[:_PASSAGES] for item in features(found, hit))
     return max(judged, default=0.0)
 
@@ -46,8 +48,8 @@ def _lacking(words: Sequence[Keyword], present: set[str]) -> float:
 def _probability(words: float, lacking: float, cosine: float) -> float:
     # Fitted on half of 250 SQuAD and 250 CMRC questions that their corpus answers and of 200 that it does not. On the
     # other half, at 0.3: 98 % (en) and 69 % (zh) of the unanswerable are refused, and 4 % and 1 % of the answerable;
-    # at 0.4: 98 %, 76 %, 8 %, 2 % (docs/decisions/0003). `lacking` fits to almost nothing there, because those sets hold
-    # no traps near the truth; it is what refuses the warranty of a product that does not exist.
+    # at 0.4: 98 %, 76 %, 8 %, 2 % (docs/decisions/0003). `lacking` fits to almost nothing there, because those sets
+    # hold no traps near the truth; it is what refuses the warranty of a product that does not exist.
     return 1.0 / (1.0 + math.exp(5.2 - 9.2 * words + 2.2 * lacking - 6.3 * cosine))
 
 
@@ -98,7 +100,7 @@ def _missing(found: Found) -> list[str]:
 
 
 def _terms(hit: Hit) -> set[str]:
-    return set(terms(f"{hit.heading}\n{hit.text}"))
+    return set(terms(f"{hit.heading}\n{hit.text}\n{hit.uri.replace('_', ' ')}"))
 
 
 def _closest(hit: Hit) -> Closest:

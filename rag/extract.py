@@ -14,11 +14,13 @@ from rag.models import Hit
 from rag.ports import Embedder, Vectors
 
 _PASSAGES = 5  # whose sentences are looked at
-_EMBEDDED = 12  # sentences whose vectors are compared, the best by words; each costs about two milliseconds
+_EMBEDDED = 8  # sentences whose vectors are compared, the best by words; each costs about two milliseconds
 _ENOUGH = (1.0, 0.65, 0.8)  # of the best sentence's score, for the first, second and third to be told
 # A word of the question counts in full in the sentence itself, less in the headings above it or the question that it
 # follows (as in an FAQ), and little elsewhere in the passage.
 _IN_HEADING, _IN_PASSAGE = 0.6, 0.3
+_FRAGMENT_CHARS = 40
+_ENDS = tuple(".!?。！？…;；\"'”’)）]】")
 _TITLE_SHARE = 0.75
 _ROW_CHARS = 600  # of a table row that is told whole
 _PASSAGE_SHARE = 0.25  # of a sentence's score, how well its passage was found
@@ -65,7 +67,7 @@ def _by_words(hit: Hit, wanted: Sequence[Keyword]) -> Iterator[Extract]:
         if text.rstrip().endswith(("?", "？")):
             asked = set(terms(text))
             continue
-        title = _is_title(text, hit, section)
+        title = _is_title(text, hit, section) or _is_fragment(text, hit, start)
         above = set() if title else asked | set(terms(f"{hit.title}\n{section}"))
         asked = set()
         words = share(wanted, ((1.0, set(terms(text))), (_IN_HEADING, above), (_IN_PASSAGE, around)))
@@ -93,13 +95,24 @@ def _is_title(text: str, hit: Hit, section: str) -> bool:
     return bare == hit.title or bare in section.split(" › ")
 
 
+def _is_fragment(text: str, hit: Hit, start: int) -> bool:
+    """A running header, a label, the column names of a table: short, no row, and not ended like a sentence."""
+    bare = text.strip()
+    return (
+        len(bare) <= _FRAGMENT_CHARS
+        and bare[-1:] not in _ENDS
+        and not any(map(str.isdigit, bare))
+        and hit.place_at(hit.start + start).row is None
+    ) or bare in hit.heading
+
+
 def _with_vectors(
     candidates: Sequence[Extract], *, coverage: float, vector: Vectors, embedder: Embedder
 ) -> list[Extract]:
     """The candidates with what their vectors say mixed in, best first."""
     dense = dense_weight(coverage)
     if dense > 0.05:
-        cosines = np.clip(embedder.embed_passages([item.text for item in candidates]) @ vector, 0.0, 1.0)
+        cosines = np.clip(embedder.embed_passages([item.text for item in candidates], urgent=True) @ vector, 0.0, 1.0)
         candidates = [
             replace(item, score=(1.0 - dense) * item.score + dense * float(cosine))
             for item, cosine in zip(candidates, cosines, strict=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from rag.language import ENGLISH_STOP_WORDS, HAN, is_han, language_of, query_terms, simplified, terms
+from rag.language import ENGLISH_STOP_WORDS, HAN, is_han, language_of, simplified, terms
 
 if TYPE_CHECKING:
     from rjieba import Jieba
@@ -69,7 +69,9 @@ _NEVER = _listed(
 )
 _WORD = re.compile(r"[^\W_](?:[\w'’.\-/@:+#]*[^\W_])?(?:\+\+|#)?")
 _CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])[\w.\-/]{2,}")
-_CLAUSE = re.compile(r"第\s?(?:\d{1,6}|[〇零一二三四五六七八九十百千两]{1,9})\s?[条章节款项编部]")
+_CLAUSE = re.compile(r"第\s?(?:\d{1,6}|[〇零一二三四五六七八九十百千两]{1,9})\s?(?:[条章节款项编部期届次卷]|季度)")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_FISCAL_YEAR = re.compile(r"\bFY\s?((?:19|20)\d\d)\b")
 _RUNS = re.compile(f"[{HAN}]+|[^{HAN}]+")
 _ASKING = re.compile(r"\bhow\s+(?:long|many|much|often|far|old|big|large|soon|quickly|high)\b", re.IGNORECASE)
 
@@ -89,13 +91,14 @@ def _weighed(word: _Word, needed: tuple[str, ...], weight: float, *, unknown: fl
     """As rare as its rarest part: a code is not made common by the common number in it."""
     text = word.text
     code = bool(_CODE.fullmatch(text)) or bool(_CLAUSE.fullmatch(text))
-    if code or word.name:
+    name = word.name or bool(_YEAR.fullmatch(text))  # the figures of another year are other figures
+    if code or name:
         share = _CODE_SHARE if code else _NAME_SHARE
     elif text.lower() in _WEAK:
         share = _WEAK_SHARE
     else:
         share = word.share * (_UNKNOWN_SHARE if weight >= unknown else 1.0)
-    return Keyword(text, needed, weight * share, code or word.name, all(map(is_han, text)), weight < unknown)
+    return Keyword(text, needed, weight * share, code or name, all(map(is_han, text)), weight < unknown)
 
 
 def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -> float:
@@ -153,7 +156,8 @@ def _needed(word: str) -> tuple[str, ...]:
     found = terms(word)
     if _CLAUSE.fullmatch(word):
         whole = [term for term in found if term.startswith("第") and term[-1] in word and len(term) > 2]
-        return tuple(whole[-1:]) or tuple(found)
+        if whole:
+            return tuple(whole[-1:])
     pairs = [term for term in found if len(term) > 1 and all(map(is_han, term))]
     if pairs:
         return tuple(dict.fromkeys(pairs))
@@ -169,9 +173,8 @@ class _Word:
 
 
 def _content_words(question: str) -> list[_Word]:
-    text = simplified(unicodedata.normalize("NFKC", question))
-    words = list(_chinese(text) if any(map(is_han, text)) else _english(text))
-    return words or [_Word(term) for term in query_terms(question)]
+    text = _FISCAL_YEAR.sub(r"\1", simplified(unicodedata.normalize("NFKC", question)))
+    return list(_chinese(text) if any(map(is_han, text)) else _english(text))
 
 
 def _english(text: str, *, inside: bool = False) -> Iterator[_Word]:

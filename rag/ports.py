@@ -33,8 +33,8 @@ class Embedder(Protocol):
     @property
     def window(self) -> int: ...
 
-    def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Shape (len(texts), dimension), float32, each row of length 1."""
+    def embed_passages(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
+        """Shape (len(texts), dimension), float32, each row of length 1. Urgent ones overtake what is being ingested."""
         ...
 
     def embed_query(self, text: str) -> Vectors:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tantivy import Index, IndexWriter, Query, Schema
 
 # Part of every marker: a change in the fields below or in `rag.language.terms` raises it, and old folders are rebuilt.
-FORMAT = 1
+FORMAT = 2
 HEADING_BOOST = 1.5
 CODE_BOOST = 3.0
 MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count

@@ -7,7 +7,7 @@ import re
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,7 +45,7 @@ class HashEmbedder:
     def identity(self) -> str:
         return f"{self.name}-{self.dimension}-{self.window}-{self.reads_chinese}"
 
-    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+    def embed_passages(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
         self.embedded.extend(texts)
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for row, text in enumerate(texts):
@@ -232,7 +232,7 @@ class ScriptedModel:
             reply = [reply[start : start + 5] for start in range(0, len(reply), 5)]
         return self._say([reply] if isinstance(reply, ModelError) else reply)
 
-    def _say(self, pieces: Sequence[str | ModelError]) -> Iterator[Delta]:
+    def _say(self, pieces: Sequence[str | ModelError]) -> Generator[Delta]:
         try:
             for piece in pieces:
                 if isinstance(piece, ModelError):

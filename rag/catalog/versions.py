@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -234,9 +235,20 @@ def active_keys(connection: Connection, index_id: int) -> set[int]:
 
 def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEntry]:
     for some in _batches(keys):
-        query = select(chunks.c.key, chunks.c.heading, chunks.c.text).where(chunks.c.key.in_(some))
+        query = (
+            select(chunks.c.key, chunks.c.heading, chunks.c.text, documents.c.uri)
+            .join(documents, documents.c.id == chunks.c.document_id)
+            .where(chunks.c.key.in_(some))
+        )
         for row in connection.execute(query):
-            yield TermEntry(row.key, row.heading, row.text)
+            # `3M_2018_10K.pdf` may be all that says whose report this is. File names never go to the embedder, so that
+            # a renamed file embeds nothing; its terms are written again anyway.
+            yield TermEntry(row.key, f"{row.heading}\n{_stem(row.uri)}", row.text)
+
+
+def _stem(uri: str) -> str:
+    """The last part of a path, without its suffix."""
+    return PurePosixPath(uri.rstrip("/")).stem.replace("_", " ").replace("%20", " ")
 
 
 def read_hits(connection: Connection, scored: Mapping[int, Mapping[str, float]]) -> dict[int, Hit]:
