@@ -54,10 +54,16 @@ class Service:
             max_page_bytes=settings.web_max_mb * _MIB,
             delay_seconds=settings.web_delay_seconds,
         )
-        self._sandbox = Sandbox(
-            memory_bytes=settings.read_memory_mb * _MIB, timeout_seconds=settings.read_timeout_seconds, workers=2
+        self._sandbox, self._upload_sandbox = (
+            Sandbox(
+                memory_bytes=settings.read_memory_mb * _MIB,
+                timeout_seconds=settings.read_timeout_seconds,
+                workers=count,
+            )
+            for count in (2, 1)
         )
-        self.jobs = Jobs(self.base.catalog, {"sync": self._sync, "upload": self._upload})
+        # Somebody waits for an upload: it has a thread and a reading process of its own, and stands behind no sync.
+        self.jobs = Jobs(self.base.catalog, {"sync": self._sync, "upload": self._upload}, lanes={"upload": 1})
         self._closing = threading.Event()
         self._attaching = threading.Thread(target=self._attach, name="attach", daemon=True)
         self._warming = threading.Thread(target=self._warm, name="warm", daemon=True)
@@ -129,6 +135,7 @@ class Service:
         self._closing.set()
         self.jobs.close()
         self._sandbox.close()
+        self._upload_sandbox.close()
         for thread in (
             self._warming,
             self._attaching,
@@ -222,11 +229,18 @@ class Service:
     def _upload(self, running: Running) -> Report:
         with self.base.catalog.read() as snapshot:
             record = knowledge.get_source(snapshot, str(running.job.source_id))
-        run = self._run(record, read_options(record, ocr=self.settings.ocr), running)
+        run = self._run(record, read_options(record, ocr=self.settings.ocr), running, sandbox=self._upload_sandbox)
         upload = Upload(**running.job.request)
         return run.run(OneUpload(upload, base=self.base), SyncOptions(partial=True))
 
-    def _run(self, record: SourceRecord, options: ReadOptions, running: Running | None = None) -> Sync:
+    def _run(
+        self,
+        record: SourceRecord,
+        options: ReadOptions,
+        running: Running | None = None,
+        *,
+        sandbox: Sandbox | None = None,
+    ) -> Sync:
         collection = self.base.collections([record.collection_id])[0]
         if self.embedder_problem and not self._warming.is_alive():
             raise Unavailable(self.embedder_problem)
@@ -234,7 +248,7 @@ class Service:
             base=self.base,
             collection=collection,
             source=record,
-            read=self._sandbox.read,
+            read=(sandbox or self._sandbox).read,
             read_options=options,
             target_tokens=self.settings.chunk_tokens,
             report_items=running.report_items if running else lambda _items: None,

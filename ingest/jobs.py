@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -62,18 +63,36 @@ class Running:
 Work = Callable[[Running], Report]
 
 
-class Jobs:
-    """Runs jobs in threads of this process, those of one source one after the other."""
+_Queue = queue.SimpleQueue[Job | None]  # of one lane; None ends a thread
+_SHARED = ""  # the lane of all kinds that have none of their own
 
-    def __init__(self, catalog: Catalog, work: Mapping[str, Work], *, threads: int = 2) -> None:
+
+class Jobs:
+    """Runs jobs in threads of this process, those of one source one after the other, in the order they came.
+
+    `lanes` gives a kind threads of its own, so that short work need not wait for long work; the other kinds share
+    `threads`. A job whose source is busy waits outside of the lanes, where it holds no thread.
+    """
+
+    def __init__(
+        self, catalog: Catalog, work: Mapping[str, Work], *, threads: int = 2, lanes: Mapping[str, int] | None = None
+    ) -> None:
         self._catalog = catalog
         self._work = work
-        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        counts = {_SHARED: threads, **(lanes or {})}
+        self._lanes: dict[str, _Queue] = {kind: queue.SimpleQueue() for kind in counts}
+        # By source: the jobs behind the one that is in a lane or at work. A source that is not in here is free.
+        self._behind: dict[str, deque[Job]] = {}
+        self._behind_lock = threading.Lock()
         self._stops: dict[str, threading.Event] = {}
-        self._source_locks: dict[str, threading.Lock] = {}
         self._closing = threading.Event()
         self._threads = [
-            threading.Thread(target=self._serve, name=f"job-{number}", daemon=True) for number in range(threads)
+            (
+                threading.Thread(target=self._serve, args=(lane,), name=f"job-{kind or 'any'}-{number}", daemon=True),
+                lane,
+            )
+            for kind, lane in self._lanes.items()
+            for number in range(counts[kind])
         ]
 
     def start(self) -> None:
@@ -84,8 +103,8 @@ class Jobs:
             if job.cancel_requested:
                 self._finish(job, "cancelled", None)
             else:
-                self._waiting.put(job.id)
-        for thread in self._threads:
+                self._enqueue(job)
+        for thread, _ in self._threads:
             thread.start()
 
     def submit(
@@ -101,7 +120,7 @@ class Jobs:
             job = jobs.create_job(
                 connection, kind=kind, collection_id=collection_id, source_id=source_id, request=request
             )
-        self._waiting.put(job.id)
+        self._enqueue(job)
         return job
 
     def cancel(self, job_id: str) -> Job:
@@ -125,33 +144,59 @@ class Jobs:
         self._closing.set()
         for stop in list(self._stops.values()):
             stop.set()
-        for _ in self._threads:
-            self._waiting.put(None)
-        for thread in self._threads:
+        for _, lane in self._threads:
+            lane.put(None)
+        end = time.monotonic() + patience_seconds
+        for thread, _ in self._threads:
             if thread.is_alive():
-                thread.join(patience_seconds)
+                thread.join(max(0.0, end - time.monotonic()))
 
-    def _serve(self) -> None:
-        while (job_id := self._waiting.get()) is not None:
-            if not self._closing.is_set():
-                self._run(job_id)
+    def _enqueue(self, job: Job) -> None:
+        """Into its lane, or behind the job of its source that is there already."""
+        with self._behind_lock:
+            behind = self._behind.get(_source_of(job))
+            if behind is not None:
+                behind.append(job)
+                return
+            self._behind[_source_of(job)] = deque()
+        self._lane(job).put(job)
+
+    def _let_next(self, job: Job) -> None:
+        """This job is over: the next one of its source may go into its lane, or the source is free."""
+        with self._behind_lock:
+            behind = self._behind[_source_of(job)]
+            following = behind.popleft() if behind else None
+            if following is None:
+                del self._behind[_source_of(job)]
+        if following is not None:
+            self._lane(following).put(following)
+
+    def _lane(self, job: Job) -> _Queue:
+        return self._lanes.get(job.kind, self._lanes[_SHARED])
+
+    def _serve(self, lane: _Queue) -> None:
+        while (job := lane.get()) is not None:
+            if self._closing.is_set():
+                continue
+            try:
+                self._run(job.id)
+            except Exception:  # e.g. the disk is full: the jobs after this one must find a thread all the same
+                log.exception("Job %s could not be begun", job.id)
+            finally:
+                self._stops.pop(job.id, None)
+                self._let_next(job)
 
     def _run(self, job_id: str) -> None:
-        waiting = self._find(job_id)
-        if waiting is None:
+        job = self._find(job_id)  # again: it may have waited for long
+        if job is None or job.state in jobs.FINISHED:
             return
-        with self._source_lock(waiting.source_id or waiting.id):
-            job = self._find(job_id)  # again: it may have waited here for long
-            if job is None or job.state in jobs.FINISHED or self._closing.is_set():
-                return
-            if job.cancel_requested:
-                self._finish(job, "cancelled", None)
-                return
-            running = Running(job, self._catalog, self._stop(job.id))
-            with self._catalog.write() as connection:
-                jobs.start_job(connection, job.id)
-            self._attempt(job, running)
-        self._stops.pop(job.id, None)
+        if job.cancel_requested:
+            self._finish(job, "cancelled", None)
+            return
+        running = Running(job, self._catalog, self._stop(job.id))
+        with self._catalog.write() as connection:
+            jobs.start_job(connection, job.id)
+        self._attempt(job, running)
 
     def _find(self, job_id: str) -> Job | None:
         with self._catalog.read() as snapshot:
@@ -162,9 +207,6 @@ class Jobs:
 
     def _stop(self, job_id: str) -> threading.Event:
         return self._stops.setdefault(job_id, threading.Event())
-
-    def _source_lock(self, name: str) -> threading.Lock:
-        return self._source_locks.setdefault(name, threading.Lock())
 
     def _attempt(self, job: Job, running: Running) -> None:
         try:
@@ -191,6 +233,10 @@ class Jobs:
     def _finish(self, job: Job, state: JobState, problem: Problem | None) -> None:
         with self._catalog.write() as connection:
             jobs.finish_job(connection, job.id, state=state, problem=problem)
+
+
+def _source_of(job: Job) -> str:
+    return job.source_id or job.id
 
 
 def _state(report: Report) -> JobState:

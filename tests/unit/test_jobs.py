@@ -34,8 +34,9 @@ def jobs_of(catalog: Catalog) -> Iterator[Callable[..., Jobs]]:
     """Makes the runner of jobs, started unless told otherwise, and closes it at the end."""
     made: list[Jobs] = []
 
-    def make(work: Work, *, start: bool = True, threads: int = 2) -> Jobs:
-        jobs = Jobs(catalog, {"sync": work}, threads=threads)
+    def make(work: Work, *, start: bool = True, threads: int = 2, uploads: Work | None = None) -> Jobs:
+        kinds = {"sync": work} | ({"upload": uploads} if uploads else {})
+        jobs = Jobs(catalog, kinds, threads=threads, lanes={"upload": 1} if uploads else None)
         made.append(jobs)
         if start:
             jobs.start()
@@ -249,6 +250,60 @@ def test_jobs_of_two_sources_run_together(jobs_of: Callable[..., Jobs], sources:
     for job in submitted:
         finished(jobs, job)
     assert held.most_at_once == 2
+
+
+def test_a_job_whose_source_is_busy_keeps_no_thread_from_others(
+    jobs_of: Callable[..., Jobs], sources: list[str]
+) -> None:
+    held = Held()
+    jobs = jobs_of(held, threads=2)
+    first, second = submit(jobs, sources[0], n=1), submit(jobs, sources[0], n=2)
+    until(lambda: bool(held.started))
+    other = submit(jobs, sources[1])
+    until(lambda: len(held.started) == 2)
+    assert held.started == [first.id, other.id]
+    held.go.set()
+    assert finished(jobs, second).state == "succeeded"
+
+
+def test_jobs_of_one_source_run_in_the_order_they_came(jobs_of: Callable[..., Jobs], sources: list[str]) -> None:
+    held = Held()
+    jobs = jobs_of(held, threads=3)
+    submitted = [submit(jobs, sources[0], number=number) for number in range(6)]
+    held.go.set()
+    for job in submitted:
+        finished(jobs, job)
+    assert held.started == [job.id for job in submitted]
+
+
+def test_an_upload_does_not_wait_for_the_syncs(jobs_of: Callable[..., Jobs], sources: list[str]) -> None:
+    held = Held()
+    jobs = jobs_of(held, threads=2, uploads=lambda running: Report(Counts(added=1)))
+    syncs = [submit(jobs, source) for source in sources] + [submit(jobs)]
+    until(lambda: len(held.started) == 2)
+    for number in range(3):
+        upload = jobs.submit(kind="upload", collection_id=None, source_id=None, request={"number": number})
+        assert finished(jobs, upload).state == "succeeded"
+    assert held.ended == []
+    held.go.set()
+    assert [finished(jobs, job).state for job in syncs] == ["succeeded"] * 3
+
+
+def test_a_source_is_free_again_after_each_of_its_jobs_however_it_ended(
+    jobs_of: Callable[..., Jobs], sources: list[str]
+) -> None:
+    def work(running: Running) -> Report:
+        if running.job.request["n"] == 0:
+            raise ZeroDivisionError
+        return Report(Counts(added=1))
+
+    jobs = jobs_of(work, threads=1)
+    assert [finished(jobs, submit(jobs, sources[0], n=n)).state for n in (0, 1, 0, 2)] == [
+        "failed",
+        "succeeded",
+        "failed",
+        "succeeded",
+    ]
 
 
 def test_asking_the_same_again_joins_the_job_that_waits(jobs_of: Callable[..., Jobs], sources: list[str]) -> None:
