@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ingest.sync import Cancelled, Progress, Report
 from rag.catalog import jobs
-from rag.catalog.engine import Catalog
+from rag.catalog.engine import Catalog, Connection
 from rag.catalog.jobs import Job, JobItem, JobState
 from rag.errors import AttestError, Conflict, NotFound
 from rag.models import Problem
@@ -20,6 +20,7 @@ from rag.models import Problem
 log = logging.getLogger(__name__)
 
 _SAVE_EVERY_SECONDS = 0.5  # progress that nobody could read faster is not worth a commit
+_LOOK_EVERY_SECONDS = 0.5  # whether the job is still there
 
 
 @dataclass
@@ -30,10 +31,17 @@ class Running:
     catalog: Catalog
     stop: threading.Event
     _saved_at: float = 0.0
+    _looked_at: float = 0.0
     _items: list[JobItem] = field(default_factory=list)
     _progress: Progress | None = None
 
     def cancelled(self) -> bool:
+        """Also where the job itself is gone: its source or collection was deleted under it."""
+        if not self.stop.is_set() and time.monotonic() - self._looked_at >= _LOOK_EVERY_SECONDS:
+            with self.catalog.read() as snapshot:
+                if _find(snapshot, self.job.id) is None:
+                    self.stop.set()
+            self._looked_at = time.monotonic()
         return self.stop.is_set()
 
     def report_items(self, items: list[JobItem]) -> None:
@@ -49,7 +57,10 @@ class Running:
             self.save()
 
     def save(self) -> None:
+        """Raises Cancelled where the job is gone."""
         with self.catalog.write() as connection:
+            if _find(connection, self.job.id) is None:
+                raise Cancelled
             jobs.add_items(connection, self.job.id, self._items)
             if self._progress is not None:
                 progress = self._progress
@@ -200,10 +211,7 @@ class Jobs:
 
     def _find(self, job_id: str) -> Job | None:
         with self._catalog.read() as snapshot:
-            try:
-                return jobs.get_job(snapshot, job_id, items_limit=0)
-            except NotFound:
-                return None  # its collection or source was deleted meanwhile, and the job with it
+            return _find(snapshot, job_id)
 
     def _stop(self, job_id: str) -> threading.Event:
         return self._stops.setdefault(job_id, threading.Event())
@@ -217,6 +225,8 @@ class Jobs:
         except AttestError as problem:
             self._end(running, "failed", Problem(problem.code, problem.detail, problem.remedy))
         except Exception as problem:  # the edge of ingestion: one job must not end the thread of all
+            if self._is_gone(job):
+                return  # whatever it stumbled over then, e.g. a foreign key of its source
             log.exception("Job %s failed", job.id)
             detail = f"{type(problem).__name__} while working on this job; the log has the details."
             self._end(running, "failed", Problem("internal", detail, "Try again; if it stays, report it."))
@@ -224,15 +234,32 @@ class Jobs:
             self._end(running, _state(report), report.problem)
 
     def _end(self, running: Running, state: JobState, problem: Problem | None) -> None:
+        if self._is_gone(running.job):
+            return
         try:
             running.save()
             self._finish(running.job, state, problem)
-        except Exception:  # e.g. the source was deleted under a running job, or the disk is full
+        except Cancelled:  # it went just now
+            log.info("Job %s is over: it was deleted with its source", running.job.id)
+        except Exception:  # e.g. the disk is full
             log.exception("The end of job %s could not be written", running.job.id)
+
+    def _is_gone(self, job: Job) -> bool:
+        gone = self._find(job.id) is None
+        if gone:
+            log.info("Job %s is over: it was deleted with its source", job.id)
+        return gone
 
     def _finish(self, job: Job, state: JobState, problem: Problem | None) -> None:
         with self._catalog.write() as connection:
             jobs.finish_job(connection, job.id, state=state, problem=problem)
+
+
+def _find(connection: Connection, job_id: str) -> Job | None:
+    try:
+        return jobs.get_job(connection, job_id, items_limit=0)
+    except NotFound:
+        return None  # its collection or source was deleted meanwhile, and the job with it
 
 
 def _source_of(job: Job) -> str:

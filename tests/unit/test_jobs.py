@@ -15,7 +15,7 @@ from rag.catalog import jobs as rows
 from rag.catalog import knowledge
 from rag.catalog.engine import Catalog
 from rag.catalog.jobs import Counts, Job, JobItem
-from rag.errors import Conflict, SourceError
+from rag.errors import Conflict, NotFound, SourceError
 from rag.models import Problem
 from tests.fakes import HashEmbedder
 
@@ -75,6 +75,13 @@ def until(condition: Callable[[], bool]) -> None:
 def find(catalog: Catalog, job: Job) -> Job:
     with catalog.read() as snapshot:
         return rows.get_job(snapshot, job.id)
+
+
+def find_or_none(catalog: Catalog, job: Job) -> Job | None:
+    try:
+        return find(catalog, job)
+    except NotFound:
+        return None
 
 
 class Held:
@@ -194,6 +201,55 @@ def test_a_source_deleted_under_its_job_ends_quietly(
     held.go.set()
     assert finished(jobs, submit(jobs)).state == "succeeded"
     assert waiting.id not in held.started
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_work_stops_when_its_source_is_deleted_and_what_it_stumbles_over_is_no_error(
+    jobs_of: Callable[..., Jobs], catalog: Catalog, sources: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Held()  # never let go: it must see by itself that it should stop
+    stumbling = threading.Event()
+
+    def work(running: Running) -> Report:
+        if running.job.request["stumbles"]:
+            stumbling.set()
+            until(lambda: find_or_none(catalog, running.job) is None)
+            with catalog.write() as connection:
+                rows.add_items(connection, running.job.id, [JobItem("a", "a", "added")])  # breaks a foreign key
+        return held(running)
+
+    jobs = jobs_of(work)
+    submit(jobs, sources[0], stumbles=False)
+    submit(jobs, sources[1], stumbles=True)
+    until(lambda: bool(held.started) and stumbling.is_set())
+    with catalog.write() as connection:
+        for source in sources:
+            knowledge.delete_source(connection, knowledge.get_source(connection, source))
+    until(lambda: bool(held.ended))
+    jobs.close()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_what_is_reported_of_a_deleted_job_stops_the_work(
+    jobs_of: Callable[..., Jobs], catalog: Catalog, sources: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome: list[str] = []
+
+    def work(running: Running) -> Report:
+        with catalog.write() as connection:
+            knowledge.delete_source(connection, knowledge.get_source(connection, sources[0]))
+        try:
+            running.report_items([JobItem("a", "a", "added")])
+        except Cancelled:
+            outcome.append("stopped")
+            raise
+        return Report(Counts(added=1))
+
+    jobs = jobs_of(work)
+    submit(jobs, sources[0])
+    until(lambda: bool(outcome))
+    jobs.close()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 # ── cancelling ────────────────────────────────────────────────────────────────────────────────
