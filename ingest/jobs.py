@@ -135,8 +135,12 @@ class Jobs:
         return job
 
     def cancel(self, job_id: str) -> Job:
+        """Asks a running job to stop; one that waits for its turn has ended when this returns."""
         with self._catalog.write() as connection:
             job = jobs.request_cancel(connection, job_id)
+            if job.state == "queued":
+                jobs.finish_job(connection, job_id, state="cancelled", problem=None)
+                job = jobs.get_job(connection, job_id)
         if job.state not in jobs.FINISHED:
             self._stop(job_id).set()
         return job
@@ -198,16 +202,15 @@ class Jobs:
                 self._let_next(job)
 
     def _run(self, job_id: str) -> None:
-        job = self._find(job_id)  # again: it may have waited for long
-        if job is None or job.state in jobs.FINISHED:
-            return
-        if job.cancel_requested:
-            self._finish(job, "cancelled", None)
-            return
-        running = Running(job, self._catalog, self._stop(job.id))
-        with self._catalog.write() as connection:
-            jobs.start_job(connection, job.id)
-        self._attempt(job, running)
+        with self._catalog.write() as connection:  # one look and one step: nobody can cancel it in between
+            job = _find(connection, job_id)  # again: it may have waited for long
+            if job is None or job.state in jobs.FINISHED:
+                return
+            if job.cancel_requested:
+                jobs.finish_job(connection, job_id, state="cancelled", problem=None)
+                return
+            jobs.start_job(connection, job_id)
+        self._attempt(job, Running(job, self._catalog, self._stop(job_id)))
 
     def _find(self, job_id: str) -> Job | None:
         with self._catalog.read() as snapshot:
@@ -220,7 +223,9 @@ class Jobs:
         try:
             report = self._work[job.kind](running)
         except Cancelled:
-            if not self._closing.is_set():  # else it stays as it is and goes on at the next start
+            found = self._find(job.id)
+            # Stopped by a close alone, it stays as it is and goes on at the next start.
+            if not self._closing.is_set() or (found is not None and found.cancel_requested):
                 self._end(running, "cancelled", None)
         except AttestError as problem:
             self._end(running, "failed", Problem(problem.code, problem.detail, problem.remedy))

@@ -276,6 +276,45 @@ def test_a_job_cancelled_before_its_turn_never_runs(jobs_of: Callable[..., Jobs]
     assert held.started == [first.id]
 
 
+def test_a_job_that_waits_is_cancelled_at_once(jobs_of: Callable[..., Jobs], sources: list[str]) -> None:
+    held = Held()
+    jobs = jobs_of(held)
+    submit(jobs, sources[0], n=1)
+    until(lambda: bool(held.started))
+    second = submit(jobs, sources[0], n=2)
+    cancelled = jobs.cancel(second.id)
+    assert (cancelled.state, cancelled.finished_at is not None) == ("cancelled", True)
+    third = submit(jobs, sources[0], n=3)
+    held.go.set()
+    assert finished(jobs, third).state == "succeeded"
+    assert second.id not in held.started
+
+
+def test_a_cancelled_job_ends_though_the_service_stops_first(
+    jobs_of: Callable[..., Jobs], catalog: Catalog, sources: list[str]
+) -> None:
+    started = [threading.Event(), threading.Event()]
+    closing = threading.Event()
+
+    def work(running: Running) -> Report:
+        started[running.job.request["n"]].set()
+        closing.wait(PATIENCE_SECONDS)  # it looks up only once the service is stopping
+        until(running.cancelled)
+        raise Cancelled
+
+    jobs = jobs_of(work)
+    cancelled, stopped = (submit(jobs, source, n=n) for n, source in enumerate(sources))
+    until(lambda: all(event.is_set() for event in started))
+    jobs.cancel(cancelled.id)
+    closer = threading.Thread(target=jobs.close)
+    closer.start()
+    until(jobs._closing.is_set)
+    closing.set()
+    closer.join()
+    assert find(catalog, cancelled).state == "cancelled"
+    assert find(catalog, stopped).state == "running"
+
+
 def test_cancelling_what_has_ended_changes_nothing(jobs_of: Callable[..., Jobs]) -> None:
     jobs = jobs_of(lambda running: Report(Counts(added=1)))
     job = finished(jobs, submit(jobs))
