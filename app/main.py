@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from app.doctor import examine
 from app.errors import add_error_handlers, respond
+from app.pages import add_pages
 from app.routes import ask, collections, documents, jobs, sources
 from app.schemas import ANSWER_EXAMPLE
 from app.security import BodyTooLarge, Guard, body_too_large
@@ -42,7 +43,9 @@ def create_app(service: Service) -> FastAPI:
         await run_in_threadpool(service.close)
 
     settings = service.settings
-    app = FastAPI(title="Attest", version=VERSION, description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Attest", version=VERSION, description=_DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.service = service
     add_error_handlers(app)
     limit = settings.max_upload_mb * _MIB
@@ -82,6 +85,7 @@ def create_app(service: Service) -> FastAPI:
         response.status_code = 200 if ready else 503
         return {"ready": ready, "parts": service.readiness()}
 
+    add_pages(app)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

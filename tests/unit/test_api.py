@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -675,8 +676,43 @@ def test_the_examples_of_the_documentation_are_real(client: TestClient) -> None:
     TextDocumentIn.model_validate(upload["application/json"]["example"])
 
 
-def test_the_documentation_page_is_there(client: TestClient) -> None:
-    assert client.get("/docs").status_code == 200
+def test_the_documentation_page_needs_no_network(client: TestClient) -> None:
+    """All that it loads comes from here, and its policy would let nothing else in."""
+    page = client.get("/docs")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert {source for value in policy.values() for source in value.split()} == {"'none'", "'self'", "data:"}
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
+
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert all(address.startswith("data:image/") or "//" not in address for address in loaded)
+    assert "//" not in re.sub(r'"data:[^"]*"', "", page.text)
+    types = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json"}
+    own = [address for address in loaded if not address.startswith("data:")]
+    assert {Path(address).suffix for address in own} == set(types)
+    for address in own:
+        response = client.get(f"/{address}")
+        assert (response.status_code, response.headers["content-type"]) == (200, types[Path(address).suffix])
+        assert len(response.content) > 200
+    assert 'url: "openapi.json"' in client.get("/ui/docs.js").text
+    assert "validatorUrl: null" in client.get("/ui/docs.js").text  # else it asks a service on the internet
+
+
+def test_what_is_not_ours_comes_with_its_licence(client: TestClient) -> None:
+    assert "Apache License" in client.get("/ui/swagger/LICENSE").text
+    assert "SmartBear" in client.get("/ui/swagger/NOTICE").text
+
+
+def test_the_pages_give_out_their_own_files_only(client: TestClient) -> None:
+    for path in ("/ui/../main.py", "/ui/%2e%2e/main.py", "/ui/swagger/", "/ui", "/ui/nothing.js", "/redoc"):
+        problem_in(client.get(path), 404, "not-found")
+
+
+def test_a_browser_at_the_root_is_shown_the_documentation(client: TestClient) -> None:
+    response = client.get("/", follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (307, "/docs")
+    assert "/" not in client.get("/openapi.json").json()["paths"]
 
 
 def _values(node: Any, key: str) -> Iterator[str]:
