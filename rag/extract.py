@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,9 @@ _ENOUGH = (1.0, 0.65, 0.8)  # of the best sentence's score, for the first, secon
 # A word of the question counts in full in the sentence itself, less in the headings above it or the question that it
 # follows (as in an FAQ), and little elsewhere in the passage.
 _IN_HEADING, _IN_PASSAGE = 0.6, 0.3
+_POINTS_ELSEWHERE = re.compile(
+    r"see also\b|see (?:the )?(?:section|chapter|page|table)\b|参见|详见|另见", re.IGNORECASE
+)
 _FRAGMENT_CHARS = 40
 _ENDS = tuple(".!?。！？…;；\"'”’)）]】")
 _TITLE_SHARE = 0.75
@@ -90,8 +94,10 @@ def _units(hit: Hit) -> list[tuple[int, int]]:
 
 
 def _is_title(text: str, hit: Hit, section: str) -> bool:
-    """Headings name what is told below them; they seldom tell it."""
+    """Headings name what is told below them, and pointers what is told elsewhere; they seldom tell it."""
     bare = text.strip(" \n\t#·•-–—.:：")
+    if _POINTS_ELSEWHERE.match(bare):
+        return True
     return bare == hit.title or bare in section.split(" › ")
 
 
