@@ -176,7 +176,9 @@ def progress(names: Mapping[str, str]) -> Iterator[Callable[[Json], None]]:
             over = job["finished_at"] is not None
             total = at["done"] if over and at["total"] is None else at["total"]
             shown = job["state"] if job["state"] == "queued" else counts(job["counts"]) or job["state"]
-            bars.update(tasks[job["id"]], completed=at["done"], total=max(total, 1) if over else total, counts=shown)
+            task = next(task for task in bars.tasks if task.id == tasks[job["id"]])
+            task.total = max(total, 1) if over else total  # not by `update`, where None leaves what was there
+            bars.update(task.id, completed=at["done"], counts=shown)
 
         yield moved
 

@@ -93,7 +93,7 @@ class Sync:
         with self.base.catalog.read() as snapshot:
             known = knowledge.known_documents(snapshot, self.source.id)
             self._embedder_id = versions.embedder_of(snapshot, self.collection.index_id)[0]
-        self._total = len(known) if known and not options.partial else None
+        self._total = len(known) if known and not options.partial else None  # most likely as many as the last time
         seen: set[str] = set()
         problem: Problem | None = None
         try:
@@ -142,6 +142,8 @@ class Sync:
                     if item.key in seen:
                         continue  # a site may list a page twice
                     seen.add(item.key)
+                    if self._total is not None and len(seen) > self._total:
+                        self._total = None  # there are more, and nobody knows how many, before the listing ends
                     if isinstance(item, Unlisted):
                         self._count_failure(item.key, item.uri, item.problem, known.get(item.key))
                     elif not options.verify and self._is_unchanged(item, known.get(item.key)):
@@ -157,6 +159,7 @@ class Sync:
                 yield from self._rest(queue)  # what was listed before counts
                 raise
             else:
+                self._total = len(seen)
                 yield from self._rest(queue)
             finally:
                 for future in queue:

@@ -426,3 +426,18 @@ def test_an_interrupt_while_waiting_still_closes_the_service(data_dir: Path) -> 
     server.close()
     assert not (data_dir / "owner.json").exists()
     Owner(data_dir).release()
+
+
+def test_a_bar_whose_total_turns_out_too_small_has_none_until_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from app import terminal
+
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "_console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+    job = {"id": "job_1", "state": "running", "finished_at": None, "counts": {"added": 1}}
+    with terminal.progress({"job_1": "notes"}) as moved:
+        moved(job | {"progress": {"done": 3, "total": 3}})
+        moved(job | {"progress": {"done": 11600, "total": None}})
+    assert "11600/?" in screen.getvalue()
+    assert "11600/3" not in screen.getvalue()

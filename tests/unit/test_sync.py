@@ -15,7 +15,7 @@ from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog
 from rag.catalog.jobs import Counts
 from rag.errors import DocumentError, NotAllowed, SourceError
-from rag.models import Item, Original, Parsed
+from rag.models import Item, Original, Parsed, Unlisted
 from tests.bases import Bases, ListSource, Runs, file, found_texts, lines, runs_in, unlisted
 
 HANDBOOK = "Employees have 25 days of leave a year.\n\nThe office in Porto opens at nine."
@@ -331,7 +331,12 @@ def test_a_partial_listing_deletes_nothing(runs: Runs) -> None:
 def test_a_plan_touches_nothing_and_says_what_the_run_does(runs: Runs, bases: Bases) -> None:
     runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL), file("c.txt", CHINESE))
     before, embedded = everything(runs.base.catalog), len(bases.embedder.embedded)
-    content = [file("a.txt", HANDBOOK), file("b.txt", HANDBOOK_NEW), file("d.txt", "New here."), unlisted("e.txt")]
+    content: list[Item | Unlisted] = [
+        file("a.txt", HANDBOOK),
+        file("b.txt", HANDBOOK_NEW),
+        file("d.txt", "New here."),
+        unlisted("e.txt"),
+    ]
     plan = runs.plan(*content)
     assert (everything(runs.base.catalog), len(bases.embedder.embedded)) == (before, embedded)
     assert plan == [
@@ -397,7 +402,7 @@ def test_a_crash_before_the_flip_leaves_the_old_version_and_a_rerun_completes(ba
         with runs.base.catalog.read() as snapshot:
             assert len(versions.list_versions(snapshot, runs.documents()["a.txt"].id)) == 1
     else:
-        del runs.base.caches.publish  # type: ignore[method-assign]
+        del runs.base.caches.publish
     embedded = len(bases.embedder.embedded)
     assert runs.sync(*content).counts == Counts(added=1, changed=1)
     assert len(bases.embedder.embedded) == embedded  # their vectors were stored with what was staged
@@ -415,6 +420,25 @@ def test_progress_ends_with_everything_done(runs: Runs) -> None:
     assert (last.done, last.total, last.counts) == (2, 2, Counts(changed=1, unchanged=1))
     done = [progress.done for progress in runs.progress]
     assert done == sorted(done)
+
+
+def test_progress_never_runs_past_its_total(runs: Runs) -> None:
+    """A run that was cut off leaves fewer documents than there are: then the total is unknown, not too small."""
+    content = [file(f"{number:02}.txt", f"Note {number} speaks of matter {number}.") for number in range(40)]
+    runs.sync(*content[:3])
+    runs.sync(*content)
+    assert runs.progress[0].total == 3
+    assert all(progress.total is None or progress.done <= progress.total for progress in runs.progress)
+    assert {progress.total for progress in runs.progress} <= {3, None, 40}
+    assert (runs.progress[-1].done, runs.progress[-1].total) == (40, 40)
+
+
+def test_progress_of_a_listing_that_broke_off_never_runs_past_its_total_either(runs: Runs) -> None:
+    content = [file(f"{number:02}.txt", f"Note {number} speaks of matter {number}.") for number in range(40)]
+    runs.sync(*content[:3])
+    runs.sync(*content, fails_after=30)
+    assert all(progress.total is None or progress.done <= progress.total for progress in runs.progress)
+    assert (runs.progress[-1].done, runs.progress[-1].total) == (30, None)
 
 
 def test_a_finished_listing_is_dated_and_a_broken_one_is_not(runs: Runs) -> None:
