@@ -16,7 +16,7 @@ from ingest.split import fingerprint
 from ingest.sync import Report, Sync, SyncOptions
 from rag.catalog import jobs, knowledge
 from rag.catalog.jobs import Job
-from rag.errors import AttestError, NotFound, Unavailable
+from rag.errors import AttestError, Conflict, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, SourceRecord
 from rag.owner import Owner
@@ -148,15 +148,22 @@ class Service:
 
     # ── collections and sources ───────────────────────────────────────────────────────────────
 
-    def collection(self, name: str, *, create: bool = False) -> Collection:
-        """By name or id; `default` is made when it is first needed."""
+    def collection(self, name: str) -> Collection:
+        """By name or id."""
+        with self.base.catalog.read() as snapshot:
+            return knowledge.get_collection(snapshot, name)
+
+    def collection_to_fill(self, name: str) -> Collection:
+        """By name or id; `default` is made when something is first put into it."""
         try:
-            with self.base.catalog.read() as snapshot:
-                return knowledge.get_collection(snapshot, name)
+            return self.collection(name)
         except NotFound:
-            if not create and name != DEFAULT_COLLECTION:
+            if name != DEFAULT_COLLECTION:
                 raise
+        try:
             return self.create_collection(name)
+        except Conflict:  # somebody else was first
+            return self.collection(name)
 
     def create_collection(self, name: str) -> Collection:
         splitter = fingerprint(target_tokens=self.settings.chunk_tokens)

@@ -24,6 +24,7 @@ from app.schemas import (
     VersionOut,
     metadata_of,
 )
+from app.service import Service
 from ingest.sources.uploads import Upload
 from rag.catalog import knowledge, versions
 from rag.errors import InvalidInput, NotFound
@@ -75,7 +76,7 @@ async def add_document(name: str, request: Request, service: ServiceDep, respons
     data, upload = await _handed_over(request)
     if not data:
         raise InvalidInput(f"“{upload.name}” has no content.", remedy="Send a file or a text that has some.")
-    job = await run_in_threadpool(lambda: service.submit_upload(service.collection(name), data, upload))
+    job = await run_in_threadpool(lambda: service.submit_upload(service.collection_to_fill(name), data, upload))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobOut.of(job)
 
@@ -128,16 +129,14 @@ def delete_document(document_id: str, service: ServiceDep) -> None:
 @router.get("/documents/{document_id}/text")
 def get_text(document_id: str, service: ServiceDep, version: VersionNumber = None) -> TextOut:
     """The canonical text that citations' offsets count in."""
-    with service.base.catalog.read() as snapshot:
-        row = versions.version_row(snapshot, document_id, version)
+    row = _version(document_id, version, service)
     return TextOut(document_id=row.document_id, version=row.number, title=row.title, text=row.text)
 
 
 @router.get("/documents/{document_id}/original", response_class=Response)
 def get_original(document_id: str, service: ServiceDep, version: VersionNumber = None) -> Response:
     """The bytes as they came. Rows of a database have none but their text."""
-    with service.base.catalog.read() as snapshot:
-        row = versions.version_row(snapshot, document_id, version)
+    row = _version(document_id, version, service)
     if row.pipeline.startswith("row/"):
         data, media_type = row.text.encode(), "text/plain; charset=utf-8"
     else:
@@ -170,9 +169,11 @@ def list_chunks(
 ) -> ChunkList:
     with service.base.catalog.read() as snapshot:
         number = version or versions.active_version(snapshot, document_id)
-        if number is None:
-            raise NotFound(f"Document {document_id} has no active version.", remedy="Name one with ?version=.")
-        found = versions.list_chunks(snapshot, document_id, version=number, after=cursor, limit=limit + 1)
+        found = (
+            versions.list_chunks(snapshot, document_id, version=number, after=cursor, limit=limit + 1) if number else []
+        )
+    if not found:
+        _version(document_id, number, service)  # says so where there is no such version, or no such document
     page = found[:limit]
     return ChunkList(
         data=[
@@ -188,6 +189,16 @@ def list_chunks(
         ],
         next_cursor=str(page[-1].key) if len(found) > limit else None,
     )
+
+
+def _version(document_id: str, number: int | None, service: Service) -> Any:
+    """The stored version, the active one when no number is given."""
+    with service.base.catalog.read() as snapshot:
+        try:
+            return versions.version_row(snapshot, document_id, number)
+        except NotFound:
+            knowledge.get_document(snapshot, document_id)  # where there is none at all, that is what to say
+            raise
 
 
 def _document(document_id: str, service: ServiceDep) -> Document:

@@ -31,10 +31,10 @@ def list_sources(name: str, service: ServiceDep) -> SourceList:
 @router.post("/collections/{name}/sources", status_code=status.HTTP_201_CREATED)
 def create_source(name: str, request: SourceIn, service: ServiceDep) -> SourceOut:
     """A folder, a web site or a database. Its configuration is checked now; nothing is read before it is synced."""
-    collection = service.collection(name)
     _check_name(request.name)
     config = request.config.model_dump(exclude_defaults=True)
-    _check(SourceRecord("", collection.id, request.name, request.kind, config, now()), service)
+    _check(SourceRecord("", "", request.name, request.kind, config, now()), service)
+    collection = service.collection_to_fill(name)
     with service.base.catalog.write() as connection:
         created = knowledge.create_source(connection, collection, name=request.name, kind=request.kind, config=config)
     return SourceOut.of(created)

@@ -511,6 +511,44 @@ def test_what_fails_before_the_first_event_has_its_real_status(client: TestClien
     problem_in(client.get("/v1/jobs/job_0", headers={"Accept": "text/event-stream"}), 404, "not-found")
 
 
+def test_only_writing_makes_the_default_collection(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    service = Service(settings_in(tmp_path), embedder=HashEmbedder())
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        default = "/v1/collections/default"
+        for path in (default, f"{default}/documents", f"{default}/sources"):
+            problem_in(client.get(path), 404, "not-found")
+        problem_in(client.patch(default, json={"name": "other"}), 404, "not-found")
+        problem_in(client.delete(default), 404, "not-found")
+        refused = {"name": "docs", "kind": "folder", "config": {"path": "/nowhere/at/all"}}
+        assert client.post(f"{default}/sources", json=refused).status_code >= 400
+        assert client.post(f"{default}/documents", json={"title": "Hours", "text": ""}).status_code == 422
+        assert client.get("/v1/collections").json()["data"] == []
+
+        source = {"name": "docs", "kind": "folder", "config": {"path": str(tmp_path / "docs")}}
+        assert client.post(f"{default}/sources", json=source).status_code == 201
+        assert client.get(default).json()["name"] == "default"
+        assert client.delete(default).status_code == 204
+        assert add(client, "default", "Hours", HOURS)["state"] == "succeeded"
+        assert client.get(default).json()["documents"] == 1
+
+
+@pytest.mark.parametrize(
+    "part", ["", "/text", "/original", "/versions", "/chunks", "/text?version=2", "/chunks?version=2"]
+)
+def test_a_document_that_is_not_there_is_said_to_be_none(client: TestClient, part: str) -> None:
+    body = problem_in(client.get(f"/v1/documents/nope{part}"), 404, "not-found")
+    assert body["detail"] == "There is no document nope."
+
+
+@pytest.mark.parametrize("part", ["text", "original", "chunks"])
+def test_a_version_that_is_not_there_is_named(client: TestClient, part: str) -> None:
+    make(client, f"no-version-{part}")
+    job = add(client, f"no-version-{part}", "Hours", HOURS)
+    path = f"/v1/documents/{job['items'][0]['document_id']}/{part}"
+    assert "a version 7" in problem_in(client.get(f"{path}?version=7"), 404, "not-found")["detail"]
+
+
 class SlowModel:
     """Writes a word every 20 ms for a long time, and remembers whether it was stopped."""
 
@@ -740,7 +778,6 @@ def _values(node: Any, key: str) -> Iterator[str]:
     ],
 )
 def test_a_source_with_unusable_characters_is_a_422(client: TestClient, path: str, config: dict[str, Any]) -> None:
-    client.get("/v1/collections/default")
     body = json.dumps({"name": "odd", "kind": path, "config": config})  # escapes surrogates, as a client may
     headers = {"Content-Type": "application/json"}
     response = client.post("/v1/collections/default/sources", content=body, headers=headers)
