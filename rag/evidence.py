@@ -48,8 +48,8 @@ def _lacking(words: Sequence[Keyword], present: set[str]) -> float:
 def _probability(words: float, lacking: float, cosine: float) -> float:
     # Fitted on half of 250 SQuAD and 250 CMRC questions that their corpus answers and of 200 that it does not, except
     # `lacking`: those sets hold no traps near the truth, and it is what refuses the warranty of a product that does not
-    # exist. On the other half, at 0.35: 100 % (en) and 71 % (zh) of the unanswerable are refused, and 7 % and 0 % of the
-    # answerable (docs/decisions/0003).
+    # exist. On the other half, at 0.35: 100 % (en) and 71 % (zh) of the unanswerable are refused, and 7 % and 0 % of
+    # the answerable (docs/decisions/0003).
     return 1.0 / (1.0 + math.exp(5.2 - 9.2 * words + 3.0 * lacking - 6.3 * cosine))
 
 

@@ -26,6 +26,7 @@ from rag.ports import Source
 _PREFIX = "ATTEST_"
 _DATABASE_PREFIX = "ATTEST_DB_"
 _DOTENV = Path(".env")
+_UPLOAD_PASSWORDS = "ATTEST_PDF_PASSWORDS"
 _OWN_SECRETS = ("ATTEST_ADMIN_", "ATTEST_LLM_")
 
 
@@ -50,10 +51,15 @@ def open_source(record: SourceRecord, *, limits: Limits, base: KnowledgeBase) ->
 
 
 def read_options(record: SourceRecord, *, ocr: bool) -> ReadOptions:
-    """How this source's documents are read; passwords come from the variable that `passwords_env` names, one a line."""
+    """How this source's documents are read; passwords come from the variable that `passwords_env` names, one a line.
+
+    Uploads have no configuration: for them it is ATTEST_PDF_PASSWORDS, where that is set.
+    """
     name = record.config.get("passwords_env")
-    passwords = tuple(_secret(str(name)).splitlines()) if name else ()
-    return ReadOptions(passwords=passwords, ocr=ocr)
+    if name:
+        return ReadOptions(passwords=tuple(_secret(str(name)).splitlines()), ocr=ocr)
+    found = _value(_UPLOAD_PASSWORDS) if record.kind == "upload" else None
+    return ReadOptions(passwords=tuple((found or "").splitlines()), ocr=ocr)
 
 
 def _folder(config: Mapping[str, Any], limits: Limits) -> Source:
@@ -98,13 +104,17 @@ def _secret(variable: str, *, prefix: str = _PREFIX) -> str:
             f"A source may read a variable {prefix}… that is its own, and “{variable}” is none.",
             remedy=f"Put the secret into a variable {prefix}… where the service runs, and name that one.",
         )
-    value = os.environ.get(variable) or dotenv_values(_DOTENV).get(variable)
+    value = _value(variable)
     if not value:
         raise InvalidInput(
             f"The environment variable {variable} is not set.",
             remedy="Set it where the service runs or in its .env, then restart the service.",
         )
     return value
+
+
+def _value(variable: str) -> str | None:
+    return os.environ.get(variable) or dotenv_values(_DOTENV).get(variable)
 
 
 _OPENERS: dict[str, Callable[[Mapping[str, Any], Limits], Source]] = {

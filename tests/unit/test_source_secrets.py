@@ -114,3 +114,4 @@ def test_headers_and_passwords_come_from_variables_of_their_own(environment: Wat
     opened(record("web", urls=["https://example.org/"], headers_env={"Cookie": "ATTEST_WIKI_COOKIE"}), tmp_path)
     assert environment.read == ["ATTEST_PDF_PASSWORDS", "ATTEST_WIKI_COOKIE"]
     assert read_options(record("folder"), ocr=False).passwords == ()
+    assert read_options(record("upload"), ocr=False).passwords == ("one", "two")
