@@ -6,9 +6,14 @@ What a sync may conclude from silence: nothing. Only a listing that ended well s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ingest.pipeline import Prepared, Read, embed_missing, load, pieces_of
 from ingest.readers import registry
@@ -18,9 +23,9 @@ from rag.catalog.engine import Connection
 from rag.catalog.jobs import Counts, JobItem
 from rag.catalog.knowledge import Known
 from rag.catalog.versions import Flip, NewVersion, sha256
-from rag.errors import Conflict, SourceError
+from rag.errors import Conflict, SourceError, Unavailable
 from rag.knowledge import KnowledgeBase
-from rag.models import Collection, Item, Piece, Problem, SourceRecord, Unlisted
+from rag.models import Collection, Item, Parsed, Piece, Problem, SourceRecord, Unlisted
 from rag.ports import Source
 
 log = logging.getLogger(__name__)
@@ -28,6 +33,8 @@ log = logging.getLogger(__name__)
 # Documents are written together until there is this much of them: one row of a table is not worth a commit of its own.
 _BATCH_CHUNKS = 256
 _BATCH_DOCUMENTS = 200
+_EMBED_CHUNKS = 64  # a second or so of a CPU, after which a cancel is heard
+_LOOK_SECONDS = 0.2  # whether to stop, while a document is being read
 _AHEAD = 16  # items being read while others are embedded: bounds the memory
 _MASS_DELETION_SHARE = 0.2  # of a source; more stops and asks
 _MASS_DELETION_LEAST = 5  # documents; below, a fifth is one file
@@ -97,8 +104,9 @@ class Sync:
         seen: set[str] = set()
         problem: Problem | None = None
         try:
-            for prepared in self._prepared(listing, known, seen, options):
-                self._take(prepared, known.get(prepared.item.key))
+            with closing(self._prepared(listing, known, seen, options)) as found:
+                for prepared in found:
+                    self._take(prepared, known.get(prepared.item.key))
         except SourceError as failure:
             problem = Problem(failure.code, failure.detail, failure.remedy)
         self._write_waiting()
@@ -131,44 +139,58 @@ class Sync:
 
     def _prepared(
         self, listing: Source, known: Mapping[str, Known], seen: set[str], options: SyncOptions
-    ) -> Iterator[Prepared]:
+    ) -> Generator[Prepared]:
         """Items that have to be looked into, in the order of the listing, read by threads ahead of the embedding."""
         states = {} if options.verify else {key: item.state for key, item in known.items()}
         queue: list[Future[Prepared]] = []
-        with ThreadPoolExecutor(self.readers, thread_name_prefix="read") as pool:
-            try:
-                for item in listing.items(states):
-                    self._stop_if_cancelled()
-                    if item.key in seen:
-                        continue  # a site may list a page twice
-                    seen.add(item.key)
-                    if self._total is not None and len(seen) > self._total:
-                        self._total = None  # there are more, and nobody knows how many, before the listing ends
-                    if isinstance(item, Unlisted):
-                        self._count_failure(item.key, item.uri, item.problem, known.get(item.key))
-                    elif not options.verify and self._is_unchanged(item, known.get(item.key)):
-                        self._count(unchanged=1)
-                    else:
-                        before = known.get(item.key)
-                        final = before is not None and before.status not in _TRY_AGAIN
-                        stored = (before.content_sha256, before.pipeline) if before and final else (None, None)
-                        queue.append(pool.submit(load, item, read=self.read, options=self.read_options, known=stored))
-                    while len(queue) >= _AHEAD or (queue and queue[0].done()):
-                        yield queue.pop(0).result()
-            except SourceError:
-                yield from self._rest(queue)  # what was listed before counts
-                raise
-            else:
-                self._total = len(seen)
-                yield from self._rest(queue)
-            finally:
-                for future in queue:
-                    future.cancel()
+        pool = ThreadPoolExecutor(self.readers, thread_name_prefix="read")
+        try:
+            for item in listing.items(states):
+                self._stop_if_cancelled()
+                if item.key in seen:
+                    continue  # a site may list a page twice
+                seen.add(item.key)
+                if self._total is not None and len(seen) > self._total:
+                    self._total = None  # there are more, and nobody knows how many, before the listing ends
+                if isinstance(item, Unlisted):
+                    self._count_failure(item.key, item.uri, item.problem, known.get(item.key))
+                elif not options.verify and self._is_unchanged(item, known.get(item.key)):
+                    self._count(unchanged=1)
+                else:
+                    before = known.get(item.key)
+                    final = before is not None and before.status not in _TRY_AGAIN
+                    stored = (before.content_sha256, before.pipeline) if before and final else (None, None)
+                    queue.append(pool.submit(load, item, read=self._read, options=self.read_options, known=stored))
+                while len(queue) >= _AHEAD or (queue and queue[0].done()):
+                    yield self._result(queue.pop(0))
+        except SourceError:
+            yield from self._rest(queue)  # what was listed before counts
+            raise
+        else:
+            self._total = len(seen)
+            yield from self._rest(queue)
+        finally:
+            # Not waited for: what is being read at a cancel ends by itself, and nobody takes its result.
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _rest(self, queue: list[Future[Prepared]]) -> Iterator[Prepared]:
+    def _rest(self, queue: list[Future[Prepared]]) -> Generator[Prepared]:
         while queue:
+            yield self._result(queue.pop(0))
+
+    def _result(self, reading: Future[Prepared]) -> Prepared:
+        """When it is read; or Cancelled as soon as somebody asks for that."""
+        self._stop_if_cancelled()
+        while not wait([reading], timeout=_LOOK_SECONDS).done:
             self._stop_if_cancelled()
-            yield queue.pop(0).result()
+        return reading.result()
+
+    def _read(self, data: bytes, **about: Any) -> Parsed:
+        try:
+            return self.read(data, **about)
+        except RuntimeError:
+            if self.cancelled():  # the service stops, and closed what reads: no error that anybody should look into
+                raise Unavailable("The job was stopped.") from None
+            raise
 
     def _is_unchanged(self, item: Item, before: Known | None) -> bool:
         """By what the source says of it, as long as its reader would make the same of it today."""
@@ -241,9 +263,8 @@ class Sync:
         batch, self._waiting, self._waiting_chunks = self._waiting, [], 0
         if not batch:
             return
-        self._stop_if_cancelled()
         pieces = [piece for ready in batch for piece in ready.pieces]
-        found = embed_missing(pieces, base=self.base, embedder_id=self._embedder_id)
+        found = self._embedded(pieces)
         for ready in batch:
             original = ready.prepared.original
             if original is not None and original.parsed is None:
@@ -268,6 +289,17 @@ class Sync:
         self.report_items([item for item in items if item.state != "unchanged"])
         added = sum(1 for flip in flips if flip.old_version is None)
         self._count(added=added, changed=len(flips) - added)
+
+    def _embedded(self, pieces: list[Piece]) -> dict[str, NDArray[np.float32]]:
+        """Vectors of the texts that have none, by hash; a little at a time, because somebody may want it to stop."""
+        found: dict[str, NDArray[np.float32]] = {}
+        for start in range(0, len(pieces), _EMBED_CHUNKS):
+            self._stop_if_cancelled()
+            some = [
+                piece for piece in pieces[start : start + _EMBED_CHUNKS] if sha256(piece.embedded_text) not in found
+            ]
+            found.update(embed_missing(some, base=self.base, embedder_id=self._embedder_id))
+        return found
 
     def _stage(self, connection: Connection, ready: _Ready) -> tuple[JobItem, Flip, list[int]]:
         prepared = ready.prepared

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -377,6 +379,71 @@ def test_cancelling_leaves_whole_documents_only_and_the_next_run_brings_the_rest
     report = runs.sync(*content)
     assert report.counts.added + report.counts.unchanged == 12
     assert len(runs.documents()) == 12
+
+
+def cancelled_after(runs: Runs, started: threading.Event, sync: Callable[[], object]) -> float:
+    """Seconds from a cancel in the middle of the work to its end."""
+    asked = threading.Event()
+    runs.cancelled = asked.is_set
+    ended: list[float] = []
+
+    def work() -> None:
+        with pytest.raises(Cancelled):
+            sync()
+        ended.append(time.monotonic())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert started.wait(10)
+    cancelled_at = time.monotonic()
+    asked.set()
+    thread.join(10)
+    return ended[0] - cancelled_at
+
+
+def test_a_cancel_does_not_wait_for_what_is_being_read(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    reading, go = threading.Event(), threading.Event()
+
+    def slow(data: bytes, *, name: str, **_: object) -> Parsed:
+        reading.set()
+        go.wait(10)
+        raise RuntimeError("This sandbox is closed.")
+
+    sync = replace(runs.make(), read=slow)
+    content = [file(f"{number}.txt", f"Note {number}.") for number in range(5)]
+    seconds = cancelled_after(runs, reading, lambda: sync.run(ListSource(content), _options()))
+    go.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("read"):
+            thread.join(10)
+    assert seconds < 1
+    assert runs.documents() == {}
+    assert caplog.text == ""  # what the closed sandbox says to a job that stops is no error
+
+
+def test_a_cancel_is_heard_between_two_embeddings(runs: Runs, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = threading.Event()
+    embed = bases.embedder.embed_passages
+    batches: list[int] = []
+
+    def slow(texts: Sequence[str], **options: Any) -> Any:
+        batches.append(len(texts))
+        embedding.set()
+        while len(batches) == 1 and not runs.cancelled():
+            time.sleep(0.002)
+        return embed(texts, **options)
+
+    monkeypatch.setattr(bases.embedder, "embed_passages", slow)
+    book = "\n\n".join(f"Paragraph {number} speaks of {'matter ' * 30}{number}." for number in range(300))
+    cancelled_after(runs, embedding, lambda: runs.sync(file("book.txt", book)))
+    assert len(batches) == 1
+    assert runs.documents() == {}
+    runs.cancelled = lambda: False
+    assert runs.sync(file("book.txt", book)).counts == Counts(added=1)
+    assert len(batches) > 3
+    assert (
+        len(bases.embedder.embedded) == len(set(bases.embedder.embedded)) + batches[0]
+    )  # the first one was for nothing
 
 
 @pytest.mark.parametrize("restart", [True, False], ids=["restarted", "same process"])
