@@ -154,8 +154,9 @@ class Caches:
                 retired = versions.chunk_keys(
                     snapshot, [(item.document_id, item.old_version) for item in flips], index_id=collection.index_id
                 )
-                seen = last_change(snapshot) + 1
-                self._add_vectors(snapshot, collection.index_id, staged_keys, seen=seen)
+                # Staging was a change of its own, so a crash before the flip leaves a cache that admits nothing more
+                # than the catalog knows, and not one that must be rebuilt.
+                self._add_vectors(snapshot, collection.index_id, staged_keys, seen=last_change(snapshot))
             with ExitStack() as gate:
                 with self._catalog.write() as connection:
                     also(connection)

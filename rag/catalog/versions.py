@@ -70,6 +70,7 @@ def stage(connection: Connection, version: NewVersion, *, index_id: int) -> tupl
             select(func.coalesce(func.max(versions.c.number), 0)).where(versions.c.document_id == version.document_id)
         ).scalar_one()
     )
+    next_change(connection)  # the caches are told of these chunks before they are active
     parsed = version.parsed
     connection.execute(
         insert(versions).values(
