@@ -174,12 +174,7 @@ class Service:
 
     def delete_source(self, record: SourceRecord) -> None:
         """A source and all that came from it, out of every answer at once."""
-        collection = self._collection_of(record)
-        with self.base.catalog.read() as snapshot:
-            known = list(knowledge.known_documents(snapshot, record.id).values())
-        self.base.caches.retire(known_ids(known), collection=collection)
-        with self.base.catalog.write() as connection:
-            knowledge.delete_source(connection, record)
+        self.base.caches.erase(self._collection_of(record), source_id=record.id)
 
     def delete_document(self, document_id: str) -> None:
         with self.base.catalog.read() as snapshot:
@@ -266,7 +261,3 @@ class Service:
     def job(self, job_id: str) -> Job:
         with self.base.catalog.read() as snapshot:
             return jobs.get_job(snapshot, job_id)
-
-
-def known_ids(known: list[knowledge.Known]) -> list[tuple[str, int | None]]:
-    return [(item.document_id, item.version) for item in known]

@@ -214,6 +214,23 @@ class Caches:
         flips = [Flip(document_id, version, None) for document_id, version in documents]
         self.publish(flips, collection=collection, staged_keys=[])
 
+    def erase(self, collection: Collection, *, source_id: str) -> None:
+        """A source and all that came from it, out of the catalog and every answer. No publish comes in between, so a
+        sync that is still running leaves nothing behind."""
+        with self._writing:
+            with self._catalog.read() as snapshot:
+                keys = versions.source_keys(snapshot, source_id, index_id=collection.index_id)
+            with ExitStack() as gate:
+                with self._catalog.write() as connection:
+                    knowledge.delete_source(connection, source_id)
+                    change = last_change(connection)
+                    gate.enter_context(self.gate.flip())
+                try:
+                    self._terms.apply(collection.id, remove=keys, add=[], seen=change)
+                except Unavailable as problem:
+                    log.error("The terms of collection %s could not follow: %s", collection.id, problem)
+            self._remove_vectors(collection.index_id, keys, seen=change)
+
     def create(self, collection: Collection, *, dimension: int) -> None:
         """Empty caches for a new collection."""
         with self._writing:

@@ -203,8 +203,9 @@ def mark_synced(connection: Connection, source_id: str) -> None:
     connection.execute(update(sources).where(sources.c.id == source_id).values(synced_at=now()))
 
 
-def delete_source(connection: Connection, source: SourceRecord) -> None:
-    connection.execute(delete(sources).where(sources.c.id == source.id))
+def delete_source(connection: Connection, source_id: str) -> None:
+    """With its documents and their versions."""
+    connection.execute(delete(sources).where(sources.c.id == source_id))
     next_change(connection)
 
 

@@ -217,6 +217,16 @@ def chunk_keys(connection: Connection, versions_of: Iterable[tuple[str, int | No
     return keys
 
 
+def source_keys(connection: Connection, source_id: str, *, index_id: int) -> list[int]:
+    """Keys of all chunks of all versions of a source's documents."""
+    query = (
+        select(chunks.c.key)
+        .join(documents, documents.c.id == chunks.c.document_id)
+        .where(documents.c.source_id == source_id, chunks.c.index_id == index_id)
+    )
+    return list(connection.execute(query).scalars())
+
+
 # ── what is active ────────────────────────────────────────────────────────────────────────────
 
 

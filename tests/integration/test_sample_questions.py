@@ -104,7 +104,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def ingest(service: Service) -> None:
-    collection = service.collection("default")
+    collection = service.create_collection("default")
     records: list[SourceRecord] = []
     with service.base.catalog.write() as connection:
         for name, (kind, config) in SOURCES.items():

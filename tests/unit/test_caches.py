@@ -139,6 +139,17 @@ def test_retiring_takes_a_document_out_of_both_caches(world: World) -> None:
     world.assert_in_step()
 
 
+def test_deleting_a_source_takes_all_of_it_out_of_the_catalog_and_both_caches(world: World) -> None:
+    world.publish("a.txt", "The drill weighs one kilogram.")
+    assert found_texts(world.base, "drill") == ["The drill weighs one kilogram."]
+    world.caches.erase(world.collection, source_id=world.source.id)
+    assert found_texts(world.base, "drill") == []
+    assert world.active() == set()
+    world.assert_in_step()
+    with world.base.catalog.read() as snapshot:
+        assert knowledge.list_sources(snapshot, world.collection) == []
+
+
 def test_a_document_that_changed_since_the_flip_was_planned_leaves_nothing_behind(world: World) -> None:
     document_id, planned, _ = world.publish("a.txt", "The drill weighs one kilogram.")
     world.publish("a.txt", "The drill weighs two kilograms.")

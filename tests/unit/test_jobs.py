@@ -197,7 +197,7 @@ def test_a_source_deleted_under_its_job_ends_quietly(
     until(lambda: bool(held.started))
     waiting = submit(jobs, sources[0], again=True)
     with catalog.write() as connection:
-        knowledge.delete_source(connection, knowledge.get_source(connection, sources[0]))
+        knowledge.delete_source(connection, sources[0])
     held.go.set()
     assert finished(jobs, submit(jobs)).state == "succeeded"
     assert waiting.id not in held.started
@@ -224,7 +224,7 @@ def test_work_stops_when_its_source_is_deleted_and_what_it_stumbles_over_is_no_e
     until(lambda: bool(held.started) and stumbling.is_set())
     with catalog.write() as connection:
         for source in sources:
-            knowledge.delete_source(connection, knowledge.get_source(connection, source))
+            knowledge.delete_source(connection, source)
     until(lambda: bool(held.ended))
     jobs.close()
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
@@ -237,7 +237,7 @@ def test_what_is_reported_of_a_deleted_job_stops_the_work(
 
     def work(running: Running) -> Report:
         with catalog.write() as connection:
-            knowledge.delete_source(connection, knowledge.get_source(connection, sources[0]))
+            knowledge.delete_source(connection, sources[0])
         try:
             running.report_items([JobItem("a", "a", "added")])
         except Cancelled:
