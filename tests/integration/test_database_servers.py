@@ -242,7 +242,7 @@ def test_a_reference_to_many_rows_multiplies_nothing(server: Server) -> None:
             "INSERT INTO tight VALUES (1, 1)",
         )
         assert [item.load().data for item in items(server.source(tables=["tight"]))] == [b"Id: 1\nCode: 1"]
-    assert text_of(server.source(), "person/1") == "Id: 1\nName: Ada\nRegion: Bretagne"
+    assert text_of(server.source(), "person/1") == "Id: 1\nName: Ada\nRegion: fr, 1 (Bretagne)"
     assert text_of(server.source(), "person/2") == "Id: 2\nName: Bo\nBoss: Ada\nCountry: fr"
 
 

@@ -97,7 +97,7 @@ def test_a_document_is_a_passage_with_its_place(base: KnowledgeBase) -> None:
     metadata = dict(document.metadata)
     assert document.id == f"{metadata['document_id']}/1/0-{len(document.page_content)}"
     assert 0 < metadata.pop("score") <= 1
-    assert set(metadata.pop("arms")) == {"vectors", "terms"}
+    assert set(metadata.pop("arms")) == {"vectors", "terms", "keywords"}
     assert metadata.pop("document_id")
     assert metadata == {
         **{
