@@ -10,6 +10,9 @@ from rag.language import sentences
 # [1]  [1, 2]  [1][2]  [[1]]  【1】  ［1］  [1-3] — what models really write
 _MARKER = re.compile(r"\s*(?:\[{1,2}|[【［])\s*(\d{1,3}(?:\s*[,，、;；–-]\s*\d{1,3})*)\s*(?:\]{1,2}|[】］])")
 _OPEN_MARKER = re.compile(r"\s*(?:\[{1,2}|[【［])(?:[^\]】］]{0,20}|[\s\d,，、;；–-]*)$")
+# Small models copy the fence that their passages stand in.
+_FENCE = re.compile(r"</?source\b[^<>\n]{0,20}>")
+_OPEN_FENCE = re.compile(r"<[^<>\n]{0,28}$")
 _OPEN_WORD = re.compile(r"[A-Za-z]+$")  # “Acme Inc. The” ends a sentence in its middle, “Acme Inc. Theodore” does not
 _WORD_BEHIND = re.compile(r"[A-Za-z0-9]")
 _LIST_SIGN = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
@@ -26,8 +29,8 @@ class Claim:
 def claims(reply: str, *, finished: bool = True) -> list[Claim]:
     """The sentences of a reply. While it is still being written, the last one is held back: it may get a marker yet."""
     if not finished:
-        reply = _OPEN_MARKER.sub("", reply)
-    clean, markers = _without_markers(reply)
+        reply = _OPEN_MARKER.sub("", _OPEN_FENCE.sub("", reply))
+    clean, markers = _without_markers(_FENCE.sub(" ", reply))
     if not finished:
         clean = _OPEN_WORD.sub("", clean)
     spans = [span for span in sentences(clean) if _says_something(clean[span[0] : span[1]])]

@@ -43,7 +43,9 @@ def open_chat_model(
         backend = _openai(model, base_url, api_key, window, timeout_seconds)
     else:
         backend = _other(provider, model, base_url, api_key, window, timeout_seconds)
-    return LangChainModel(backend, name=model, secret=api_key, patience_seconds=timeout_seconds, retries=retries)
+    # A path is nobody's business: answers name the file.
+    name = Path(model).name if provider == "transformers" else model
+    return LangChainModel(backend, name=name, secret=api_key, patience_seconds=timeout_seconds, retries=retries)
 
 
 def _openai(

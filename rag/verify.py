@@ -10,6 +10,7 @@ from rag.models import Passage, Support
 
 _SUPPORTED = 0.7  # share of the sentence's terms that the passage has
 _WEAK = 0.4
+_TELLING = 2  # terms, at the least, of a sentence that tells anything: “Warranty” and “F” do not
 _QUOTE_SENTENCES = 2  # at the most, in a row, quoted for one sentence of the answer
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -52,6 +53,8 @@ def _judge(sentence: str, quote: str, heading: str, share: float) -> Support:
     missing_numbers = _numbers(sentence) - _numbers(f"{heading}\n{quote}")
     if missing_numbers or share < _WEAK:
         return "unsupported"
+    if len(query_terms(sentence)) < _TELLING:
+        return "weak"
     if share < _SUPPORTED or bool(_NEGATION.search(sentence)) != bool(_NEGATION.search(quote)):
         return "weak"
     return "supported"

@@ -173,3 +173,11 @@ def test_streaming_says_a_beginning_of_the_whole_reply(reply: str) -> None:
     for end in range(len(reply) + 1):
         said = claims(reply[:end], finished=False)
         assert said == whole[: len(said)], reply[:end]
+
+
+def test_the_fence_that_a_small_model_copies_is_not_part_of_its_answer() -> None:
+    reply = "<source 2d531a> The bridge opens at nine. [1] </source 2d531a> It closes at ten. [2]"
+    assert claims(reply) == [Claim("The bridge opens at nine.", (1,)), Claim("It closes at ten.", (2,))]
+    for end in range(len(reply)):
+        said = claims(reply[:end], finished=False)
+        assert said == claims(reply)[: len(said)]

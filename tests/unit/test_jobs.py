@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -170,6 +171,7 @@ def test_a_bug_fails_its_job_and_the_thread_goes_on(
             raise ZeroDivisionError("secret detail")
         return Report(Counts(added=1))
 
+    caplog.set_level(logging.ERROR, logger="ingest.jobs")  # whatever other tests made of logging
     jobs = jobs_of(work, threads=1)
     bad, good = submit(jobs, bad=True), submit(jobs, bad=False)
     ended = finished(jobs, bad)

@@ -95,3 +95,8 @@ def test_the_quote_always_lies_inside_the_passage(sentence: str, text: str) -> N
     found = best_evidence(sentence, passage(text))
     assert 100 <= found.start <= found.end <= 100 + len(text)
     assert found.support in ("supported", "weak", "unsupported")
+
+
+def test_a_scrap_of_a_heading_is_not_called_supported() -> None:
+    found = best_evidence("Warranty", passage("Warranty\n\nThe warranty is 24 months for loggers."))
+    assert found.support == "weak"
