@@ -100,7 +100,7 @@ def _missing(found: Found) -> list[str]:
 
 
 def _terms(hit: Hit) -> set[str]:
-    return set(terms(f"{hit.heading}\n{hit.text}\n{hit.uri.replace('_', ' ')}"))
+    return set(terms(f"{hit.heading}\n{hit.text}\n{hit.file_stem}"))
 
 
 def _closest(hit: Hit) -> Closest:

@@ -115,12 +115,12 @@ def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -
 
 
 def presence(word: Keyword, present: set[str]) -> float:
-    """The share of the word's terms that are there. Chinese compounds share characters with what they are another word
-    for (补班 and 上班, 开罐 and 打开罐子), so those count a little."""
+    """The share of the word's terms that are there. Chinese words of two characters share one with what they are
+    another word for (补班 and 上班), so that counts a little; longer ones would share a pair."""
     found = sum(term in present for term in word.terms) / len(word.terms)
-    if found or not word.chinese or word.anchor:
+    if found or not word.chinese or word.anchor or len(word.text) != 2:
         return found
-    return _CHARACTER_SHARE * sum(character in present for character in word.text) / len(word.text)
+    return _CHARACTER_SHARE * sum(character in present for character in word.text) / 2
 
 
 def best_share(wanted: Sequence[Keyword], text: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from pathlib import PurePosixPath
 from typing import Literal
 
 BlockKind = Literal["heading", "paragraph", "list_item", "table_row", "code"]
@@ -199,6 +200,11 @@ class Version:
     active: bool
 
 
+def file_stem(uri: str) -> str:
+    """`3M 2018 10K` of `reports/3M_2018_10K.pdf`."""
+    return PurePosixPath(uri.rstrip("/")).stem.replace("_", " ").replace("%20", " ")
+
+
 # ── a question and its answer ─────────────────────────────────────────────────────────────────
 
 
@@ -239,6 +245,11 @@ class Hit:
     tokens: int  # of the text, as the embedder counts
     score: float
     arms: Mapping[str, float]
+
+    @property
+    def file_stem(self) -> str:
+        """The last part of its address, without the suffix: at times all that says whose report this is."""
+        return file_stem(self.uri)
 
     def place_at(self, offset: int) -> Place:
         """Where the character at this offset of the canonical text stands."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from rag.catalog.tables import (
     versions,
 )
 from rag.errors import NotFound
-from rag.models import Hit, Parsed, Piece, Place, Version
+from rag.models import Hit, Parsed, Piece, Place, Version, file_stem
 from rag.ports import TermEntry, Vectors
 
 _MANY = 500  # values in one IN (…); SQLite allows 32,766, plans of that size help nobody
@@ -254,12 +253,7 @@ def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEn
         for row in connection.execute(query):
             # `3M_2018_10K.pdf` may be all that says whose report this is. File names never go to the embedder, so that
             # a renamed file embeds nothing; its terms are written again anyway.
-            yield TermEntry(row.key, f"{row.heading}\n{_stem(row.uri)}", row.text)
-
-
-def _stem(uri: str) -> str:
-    """The last part of a path, without its suffix."""
-    return PurePosixPath(uri.rstrip("/")).stem.replace("_", " ").replace("%20", " ")
+            yield TermEntry(row.key, f"{row.heading}\n{file_stem(row.uri)}", row.text)
 
 
 def read_hits(connection: Connection, scored: Mapping[int, Mapping[str, float]]) -> dict[int, Hit]:
