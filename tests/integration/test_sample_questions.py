@@ -37,8 +37,8 @@ UNANSWERABLE = [question for question in QUESTIONS if not question["answerable"]
 INGEST_SECONDS = 240.0
 
 FOUND_SHARE = 0.9  # of the answerable, the right source within the first three hits; 43 of 45 when this was written
-REFUSED = 12  # of the 15 that cannot be answered; 12 when this was written
-FALSELY_REFUSED = 5  # of the 45 that can be; the aim is 3, and so many were when this was written
+REFUSED = 12  # of the 15 that cannot be answered; 13 when this was written
+FALSELY_REFUSED = 4  # of the 45 that can be; the aim is 3, and so many were when this was written
 
 
 @dataclass(frozen=True)
