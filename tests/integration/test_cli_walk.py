@@ -99,13 +99,24 @@ def test_a_service_answers_other_processes_ends_cleanly_and_survives_a_kill(
     assert synced.stdout == "manuals: succeeded, 1 unchanged\n"
 
 
+def _hear_ctrl_c() -> None:
+    """What a shell starts in the background is deaf to Ctrl-C, and so would be everything that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_a_sync_in_good_order(environment: dict[str, str], manuals: Path, tmp_path: Path) -> None:
     for number in range(400):
         text = "\n\n".join(f"Valve {number}-{part} closes at {number + part} bar." for part in range(40))
         (manuals / f"valve-{number}.txt").write_text(text)
     command = [sys.executable, "-m", "app.cli", "sources", "add", "manuals", "--folder", "manuals"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_hear_ctrl_c,
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not _owner_listens(tmp_path / "data"):
