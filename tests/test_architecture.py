@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging.config
 import re
 import sys
 import tomllib
