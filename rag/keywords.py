@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from rag.language import ENGLISH_STOP_WORDS, HAN, is_han, language_of, simplified, terms
+from rag.language import ENGLISH_STOP_WORDS, HAN, HOW_MUCH, is_han, language_of, simplified, terms
 
 if TYPE_CHECKING:
     from rjieba import Jieba
@@ -73,7 +73,7 @@ _CLAUSE = re.compile(r"第\s?(?:\d{1,6}|[〇零一二三四五六七八九十百
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _FISCAL_YEAR = re.compile(r"\bFY\s?((?:19|20)\d\d)\b")
 _RUNS = re.compile(f"[{HAN}]+|[^{HAN}]+")
-_ASKING = re.compile(r"\bhow\s+(?:long|many|much|often|far|old|big|large|soon|quickly|high)\b", re.IGNORECASE)
+_ASKING = re.compile(HOW_MUCH, re.IGNORECASE)
 
 
 def keywords(question: str, rarity: Callable[[Sequence[str]], list[float]]) -> tuple[Keyword, ...]:

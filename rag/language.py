@@ -70,12 +70,13 @@ ENGLISH_STOP_WORDS = _words(
 CHINESE_FUNCTION_CHARACTERS = frozenset(
     "的了是在和与及或有吗呢吧啊呀么之其于也都就而被把给让请问谁哪几这那您你我他她它们"
 )
+HOW_MUCH = r"\bhow\s+(?:long|many|much|often|far|old|big|large|soon|quickly|high)\b"  # to be matched in any case
 # Words that ask. Whole words only: 多 and 少, 什 and 么 are dropped with them, elsewhere they may carry meaning.
 _ASKING = re.compile(
     "请问|请告诉我|告诉我|为什么|为何|什么时候|什么样|什么|多少钱|多少|怎么样|怎么办|怎么|怎样|如何|"
     "哪些|哪一个|哪个|哪里|哪儿|哪一|是否|有没有|是不是|能不能|可不可以|由谁|是谁|谁|哪位|哪家|哪天|哪年|哪种|"
     "多久|多长时间|多长|多大|多高|多远|几(?=[天个年月次点号位种周条项名人台])|[吗呢吧啊呀]"
-    r"|\bhow\s+(?:long|many|much|often|far|old|big|large|soon|quickly|high)\b",
+    rf"|{HOW_MUCH}",
     re.IGNORECASE,
 )
 # 的 and 了 glue words together, but not in these.

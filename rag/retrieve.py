@@ -67,12 +67,12 @@ def _candidates(
         pending = _arms.submit(base.caches.search_terms, collection.id, question, k=k)
         by_vector = dict(base.caches.search_vectors(snapshot, collection.index_id, vector, k=k))
         by_terms = dict(pending.result())
+        exhausted = len(by_vector) < k and len(by_terms) < k
         keys = by_vector.keys() | by_terms.keys()
         # The cosine of what only the terms found is a look-up away, and fusion is fairer for knowing it.
         by_vector |= _cosines(snapshot, sorted(keys - by_vector.keys()), vector)
         arms = {key: _arms_of(key, by_vector, by_terms) for key in keys}
         hits = versions.read_hits(snapshot, arms)
-        exhausted = len(by_vector) < k and len(by_terms) < k
         if len(hits) >= min(wanted, len(keys)) or exhausted or k >= _MOST_CANDIDATES:
             return hits
         k *= 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -130,7 +130,7 @@ def start_job(connection: Connection, job_id: str) -> None:
 
 
 def save_progress(connection: Connection, job_id: str, *, done: int, total: int | None, counts: Counts) -> None:
-    connection.execute(update(jobs).where(jobs.c.id == job_id).values(done=done, total=total, counts=_counts(counts)))
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(done=done, total=total, counts=asdict(counts)))
 
 
 def add_items(connection: Connection, job_id: str, items: Sequence[JobItem]) -> None:
@@ -190,14 +190,4 @@ def _item(row: Row[Any]) -> JobItem:
 
 
 def _problem(problem: Problem | None) -> dict[str, str] | None:
-    return {"code": problem.code, "detail": problem.detail, "remedy": problem.remedy} if problem else None
-
-
-def _counts(counts: Counts) -> dict[str, int]:
-    return {
-        "added": counts.added,
-        "changed": counts.changed,
-        "unchanged": counts.unchanged,
-        "deleted": counts.deleted,
-        "failed": counts.failed,
-    }
+    return asdict(problem) if problem else None

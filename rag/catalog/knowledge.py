@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, select, upda
 from rag.catalog.engine import new_id, next_change, now
 from rag.catalog.tables import (
     activations,
+    chunk_is_active,
     chunks,
     collections,
     document_metadata,
@@ -122,20 +123,12 @@ def count_collection(connection: Connection, collection: Collection) -> Collecti
     active = (
         select(func.count(func.distinct(chunks.c.document_id)), func.count())
         .select_from(chunks)
-        .join(activations, _is_active())
+        .join(activations, chunk_is_active)
         .join(documents, documents.c.id == chunks.c.document_id)
         .where(chunks.c.index_id == collection.index_id, documents.c.enabled)
     )
     row = connection.execute(active).one()
     return CollectionCounts(int(row[0]), int(row[1]))
-
-
-def _is_active() -> Any:
-    return and_(
-        activations.c.document_id == chunks.c.document_id,
-        activations.c.version == chunks.c.version,
-        activations.c.to_change.is_(None),
-    )
 
 
 # ── sources ───────────────────────────────────────────────────────────────────────────────────
@@ -282,7 +275,7 @@ def save_document(
         "name": name,
         "media_type": media_type,
         "status": status,
-        "problems": [_problem_json(problem) for problem in problems],
+        "problems": [asdict(problem) for problem in problems],
         "state": dict(state),
         "content_sha256": content_sha256,
         "pipeline": pipeline,
@@ -430,10 +423,6 @@ def _document(connection: Connection, row: Row[Any]) -> Document:
 def _metadata(connection: Connection, document_id: str) -> dict[str, MetadataValue]:
     values = connection.execute(select(document_metadata).where(document_metadata.c.document_id == document_id))
     return {value.key: _untyped(value.type, value.text, value.number) for value in values}
-
-
-def _problem_json(problem: Problem) -> dict[str, str]:
-    return {"code": problem.code, "detail": problem.detail, "remedy": problem.remedy}
 
 
 def _valid_name(name: str, noun: str) -> str:

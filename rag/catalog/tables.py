@@ -25,6 +25,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    and_,
 )
 from sqlalchemy.engine import Dialect
 
@@ -203,6 +204,13 @@ chunks = Table(
     ForeignKeyConstraint(["document_id", "version"], ["versions.document_id", "versions.number"], ondelete="CASCADE"),
     UniqueConstraint("document_id", "version", "index_id", "ordinal"),
     sqlite_autoincrement=True,
+)
+
+# A question may find a chunk while this holds: its version is the active one of its document.
+chunk_is_active = and_(
+    activations.c.document_id == chunks.c.document_id,
+    activations.c.version == chunks.c.version,
+    activations.c.to_change.is_(None),
 )
 
 vectors = Table(  # float16, by the text that was embedded: a renamed or copied document embeds nothing

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from rag.catalog.engine import next_change, now
 from rag.catalog.tables import (
     activations,
+    chunk_is_active,
     chunks,
     collections,
     documents,
@@ -229,17 +230,9 @@ def source_keys(connection: Connection, source_id: str, *, index_id: int) -> lis
 # ── what is active ────────────────────────────────────────────────────────────────────────────
 
 
-def _is_active() -> Any:
-    return and_(
-        activations.c.document_id == chunks.c.document_id,
-        activations.c.version == chunks.c.version,
-        activations.c.to_change.is_(None),
-    )
-
-
 def active_keys(connection: Connection, index_id: int) -> set[int]:
     """Keys of the chunks that a question may find, disabled documents included (they are hidden when hits are read)."""
-    query = select(chunks.c.key).join(activations, _is_active()).where(chunks.c.index_id == index_id)
+    query = select(chunks.c.key).join(activations, chunk_is_active).where(chunks.c.index_id == index_id)
     return set(connection.execute(query).scalars())
 
 
@@ -267,7 +260,7 @@ def read_hits(connection: Connection, scored: Mapping[int, Mapping[str, float]])
                 documents.c.title,
                 sources.c.collection_id,
             )
-            .join(activations, _is_active())
+            .join(activations, chunk_is_active)
             .join(documents, documents.c.id == chunks.c.document_id)
             .join(sources, sources.c.id == documents.c.source_id)
             .join(
@@ -328,7 +321,7 @@ def vectors_of(connection: Connection, keys: Sequence[int]) -> tuple[list[int], 
 
 
 def active_vectors(connection: Connection, index_id: int) -> tuple[list[int], Vectors]:
-    query = _vectors().join(activations, _is_active()).where(chunks.c.index_id == index_id)
+    query = _vectors().join(activations, chunk_is_active).where(chunks.c.index_id == index_id)
     return _matrix(connection.execute(query))
 
 
