@@ -23,7 +23,7 @@ from rag.catalog.engine import Connection
 from rag.catalog.jobs import Counts, JobItem
 from rag.catalog.knowledge import Known
 from rag.catalog.versions import Flip, NewVersion, sha256
-from rag.errors import Conflict, SourceError, Unavailable
+from rag.errors import SourceError, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, Item, Parsed, Piece, Problem, SourceRecord, Unlisted
 from rag.ports import Source
@@ -286,7 +286,7 @@ class Sync:
                 self._save_row(connection, ready.prepared)
 
         self.base.caches.publish(flips, collection=self.collection, staged_keys=keys, also=describe)
-        self.report_items([item for item in items if item.state != "unchanged"])
+        self.report_items(items)
         added = sum(1 for flip in flips if flip.old_version is None)
         self._count(added=added, changed=len(flips) - added)
 
@@ -354,11 +354,11 @@ class Sync:
         if not gone:
             return None
         if len(gone) >= _MASS_DELETION_LEAST and len(gone) > _MASS_DELETION_SHARE * of and not options.allow_deletes:
-            brake = Conflict(
+            return Problem(
+                "mass-deletion",
                 f"{len(gone)} of {of} documents of “{self.source.name}” are gone from it. Nothing was deleted.",
-                remedy="If that is right, sync again with --allow-deletes (API: allow_deletes).",
+                "If that is right, sync again with --allow-deletes (API: allow_deletes).",
             )
-            return Problem("mass-deletion", brake.detail, brake.remedy)
         self.base.caches.retire([(item.document_id, item.version) for item in gone], collection=self.collection)
         self.report_items([JobItem(item.key, item.uri, "deleted", item.document_id) for item in gone])
         self._count(deleted=len(gone))
