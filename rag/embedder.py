@@ -63,6 +63,11 @@ class SentenceTransformerEmbedder:
         folder = Path(self._given).expanduser()
         return folder.resolve().name if folder.is_dir() else self._given
 
+    @property
+    def spec(self) -> str:
+        folder = Path(self._given).expanduser()
+        return str(folder.resolve()) if self._given != "default" and folder.is_dir() else self._given
+
     @cached_property
     def identity(self) -> str:
         with self._loading:

@@ -169,6 +169,8 @@ class SourceRecord:
     config: Mapping[str, object]
     created_at: datetime
     synced_at: datetime | None = None
+    refresh: str | None = None  # "15m", "daily 03:00", a cron line; None: only when asked
+    watch: bool = False  # a folder's file events start a sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ class Document:
     enabled: bool
     updated_at: datetime
     chunks: int = 0
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ class Version:
     created_at: datetime
     characters: int
     active: bool
+    removed_at: datetime | None = None  # by retention; its text is no longer kept
 
 
 def file_stem(uri: str) -> str:

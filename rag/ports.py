@@ -28,6 +28,11 @@ class Embedder(Protocol):
     def name(self) -> str: ...
 
     @property
+    def spec(self) -> str:
+        """What loads it again: `default`, a folder, a name on the hub."""
+        ...
+
+    @property
     def dimension(self) -> int: ...
 
     @property

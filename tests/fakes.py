@@ -45,6 +45,10 @@ class HashEmbedder:
     def identity(self) -> str:
         return f"{self.name}-{self.dimension}-{self.window}-{self.reads_chinese}"
 
+    @property
+    def spec(self) -> str:
+        return self.name
+
     def embed_passages(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
         self.embedded.extend(texts)
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)

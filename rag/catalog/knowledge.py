@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -67,6 +67,7 @@ def create_collection(connection: Connection, name: str, *, embedder: Embedder, 
             splitter=splitter,
             state="active",
             created_at=now(),
+            activated_at=now(),
         )
         .returning(indexes.c.id)
     ).scalar_one()
@@ -80,7 +81,12 @@ def embedder_row(connection: Connection, embedder: Embedder) -> int:
     found = connection.execute(select(embedders.c.id).where(embedders.c.identity == embedder.identity)).scalar()
     if found is not None:
         return int(found)
-    values = {"identity": embedder.identity, "name": embedder.name, "dimension": embedder.dimension}
+    values = {
+        "identity": embedder.identity,
+        "name": embedder.name,
+        "dimension": embedder.dimension,
+        "spec": embedder.spec,
+    }
     return int(connection.execute(insert(embedders).values(**values).returning(embedders.c.id)).scalar_one())
 
 
@@ -135,11 +141,28 @@ def count_collection(connection: Connection, collection: Collection) -> Collecti
 
 
 def _source(row: Row[Any]) -> SourceRecord:
-    return SourceRecord(row.id, row.collection_id, row.name, row.kind, row.config, row.created_at, row.synced_at)
+    return SourceRecord(
+        row.id,
+        row.collection_id,
+        row.name,
+        row.kind,
+        row.config,
+        row.created_at,
+        row.synced_at,
+        row.refresh,
+        row.watch,
+    )
 
 
 def create_source(
-    connection: Connection, collection: Collection, *, name: str, kind: str, config: Mapping[str, object]
+    connection: Connection,
+    collection: Collection,
+    *,
+    name: str,
+    kind: str,
+    config: Mapping[str, object],
+    refresh: str | None = None,
+    watch: bool = False,
 ) -> SourceRecord:
     """A new source. Raises Conflict when the collection has one of this name."""
     name = _valid_name(name, "source")
@@ -152,7 +175,14 @@ def create_source(
     source_id = new_id("src")
     connection.execute(
         insert(sources).values(
-            id=source_id, collection_id=collection.id, name=name, kind=kind, config=dict(config), created_at=now()
+            id=source_id,
+            collection_id=collection.id,
+            name=name,
+            kind=kind,
+            config=dict(config),
+            refresh=refresh,
+            watch=watch,
+            created_at=now(),
         )
     )
     return get_source(connection, source_id)
@@ -180,9 +210,20 @@ def list_sources(connection: Connection, collection: Collection | None = None) -
 
 
 def update_source(
-    connection: Connection, source: SourceRecord, *, name: str | None = None, config: Mapping[str, object] | None = None
+    connection: Connection,
+    source: SourceRecord,
+    *,
+    name: str | None = None,
+    config: Mapping[str, object] | None = None,
+    refresh: str | None = None,
+    watch: bool | None = None,
 ) -> SourceRecord:
+    """What is None stays as it is; an empty `refresh` ends the schedule."""
     values: dict[str, object] = {}
+    if refresh is not None:
+        values["refresh"] = refresh or None
+    if watch is not None:
+        values["watch"] = watch
     if name is not None:
         values["name"] = _valid_name(name, "source")
     if config is not None:
@@ -342,13 +383,61 @@ def uploaded(connection: Connection, source_id: str) -> list[tuple[Any, dict[str
 
 
 def set_metadata(connection: Connection, document_id: str, values: Mapping[str, MetadataValue]) -> None:
-    connection.execute(delete(document_metadata).where(document_metadata.c.document_id == document_id))
+    """What the source says. Values that somebody edited stay, and go before these."""
+    own = document_metadata.c.document_id == document_id, ~document_metadata.c.edited
+    connection.execute(delete(document_metadata).where(*own))
     if values:
-        rows = [{"document_id": document_id, "key": key, **_typed(value)} for key, value in values.items()]
+        rows = [
+            {"document_id": document_id, "key": key, "edited": False, **_typed(value)} for key, value in values.items()
+        ]
         connection.execute(insert(document_metadata), rows)
 
 
-def _typed(value: MetadataValue) -> dict[str, object]:
+def edit_document(
+    connection: Connection,
+    document_id: str,
+    *,
+    title: str | None = None,
+    metadata: Mapping[str, MetadataValue | None] | None = None,
+    back_to_source: Iterable[str] = (),
+    tags: Sequence[str] | None = None,
+    enabled: bool | None = None,
+) -> Document:
+    """Somebody's own words about a document; they survive every sync. Raises NotFound.
+
+    What is None stays as it is. An empty title goes back to the source's. A metadata value of None hides the source's;
+    the keys in `back_to_source` lose their edit.
+    """
+    get_document(connection, document_id)
+    values: dict[str, object] = {"updated_at": now()}
+    if title is not None:
+        values["edited_title"] = title.strip() or None
+    if tags is not None:
+        values["tags"] = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+    if enabled is not None:
+        values["enabled"] = enabled
+    connection.execute(update(documents).where(documents.c.id == document_id).values(**values))
+    changed = {*(metadata or {}), *back_to_source}
+    if changed:
+        connection.execute(
+            delete(document_metadata).where(
+                document_metadata.c.document_id == document_id,
+                document_metadata.c.edited,
+                document_metadata.c.key.in_(changed),
+            )
+        )
+    if metadata:
+        rows = [
+            {"document_id": document_id, "key": key, "edited": True, **_typed(value)} for key, value in metadata.items()
+        ]
+        connection.execute(insert(document_metadata), rows)
+    next_change(connection)
+    return get_document(connection, document_id)
+
+
+def _typed(value: MetadataValue | None) -> dict[str, object]:
+    if value is None:
+        return {"type": "none", "text": "", "number": None}
     if isinstance(value, bool):
         return {"type": "boolean", "text": str(value).lower(), "number": float(value)}
     if isinstance(value, int | float):
@@ -393,6 +482,8 @@ def list_documents(
 def _documents() -> Any:
     counted = (
         select(func.count())
+        .select_from(chunks)
+        .join(collections, collections.c.index_id == chunks.c.index_id)
         .where(chunks.c.document_id == documents.c.id, chunks.c.version == activations.c.version)
         .scalar_subquery()
     )
@@ -408,10 +499,11 @@ def _document(connection: Connection, row: Row[Any]) -> Document:
         id=row.id,
         source_id=row.source_id,
         key=row.key,
-        title=row.title,
+        title=row.edited_title or row.title,
         uri=row.uri,
         status=row.status,
         version=row.version,
+        tags=tuple(row.tags),
         metadata=_metadata(connection, row.id),
         problems=tuple(Problem(**problem) for problem in row.problems),
         enabled=row.enabled,
@@ -421,8 +513,13 @@ def _document(connection: Connection, row: Row[Any]) -> Document:
 
 
 def _metadata(connection: Connection, document_id: str) -> dict[str, MetadataValue]:
-    values = connection.execute(select(document_metadata).where(document_metadata.c.document_id == document_id))
-    return {value.key: _untyped(value.type, value.text, value.number) for value in values}
+    values = connection.execute(
+        select(document_metadata)
+        .where(document_metadata.c.document_id == document_id)
+        .order_by(document_metadata.c.edited, document_metadata.c.key)  # what was edited comes last, and counts
+    )
+    found = {value.key: value for value in values}
+    return {key: _untyped(value.type, value.text, value.number) for key, value in found.items() if value.type != "none"}
 
 
 def _valid_name(name: str, noun: str) -> str:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     and_,
+    false,
 )
 from sqlalchemy.engine import Dialect
 
@@ -57,7 +58,7 @@ def _fk(target: str, *, cascade: bool = True) -> ForeignKey:
     return ForeignKey(target, ondelete="CASCADE" if cascade else None)
 
 
-facts = Table(  # `catalog_id`, and `change`: the number of the last change
+facts = Table(  # `catalog_id`; `change`, the number of the last change; `moment`, when that was
     "facts",
     metadata,
     Column("name", String, primary_key=True),
@@ -71,6 +72,7 @@ embedders = Table(
     Column("identity", String, nullable=False, unique=True),
     Column("name", String, nullable=False),
     Column("dimension", Integer, nullable=False),
+    Column("spec", String, nullable=True),  # what loads it: `default`, a folder, a name on the hub
     sqlite_autoincrement=True,
 )
 
@@ -93,8 +95,23 @@ indexes = Table(
     Column("embedder_id", Integer, _fk("embedders.id", cascade=False), nullable=False),
     Column("splitter", String, nullable=False),
     Column("state", String, nullable=False),  # building | active | retired
+    Column("checked", JSON, nullable=True),  # what the quality check before the switch found
     Column("created_at", UtcDateTime, nullable=False),
+    Column("activated_at", UtcDateTime, nullable=True),
+    Column("retired_at", UtcDateTime, nullable=True),
     sqlite_autoincrement=True,
+)
+
+embedder_probes = Table(  # whether an index's embedder can read its collection's texts, per language
+    "embedder_probes",
+    metadata,
+    Column("index_id", Integer, _fk("indexes.id"), primary_key=True),
+    Column("language", String, primary_key=True),  # en | zh
+    Column("coverage", Float, nullable=False),  # share of the tokens that its vocabulary knows
+    Column("found", Float, nullable=False),  # share of chunks that a sentence of theirs finds again
+    Column("samples", Integer, nullable=False),
+    Column("chunks", Integer, nullable=False),  # of this language when it was probed
+    Column("probed_at", UtcDateTime, nullable=False),
 )
 
 sources = Table(
@@ -105,6 +122,8 @@ sources = Table(
     Column("name", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("config", JSON, nullable=False),
+    Column("refresh", String, nullable=True),  # "15m", "daily 03:00", a cron line; none: only when asked
+    Column("watch", Boolean, nullable=False, server_default=false()),  # a folder's file events start a sync
     Column("created_at", UtcDateTime, nullable=False),
     Column("synced_at", UtcDateTime, nullable=True),
     UniqueConstraint("collection_id", "name"),
@@ -117,7 +136,9 @@ documents = Table(
     Column("source_id", String, _fk("sources.id"), nullable=False),
     Column("key", String, nullable=False),
     Column("uri", String, nullable=False),
-    Column("title", String, nullable=False),
+    Column("title", String, nullable=False),  # as the source has it
+    Column("edited_title", String, nullable=True),  # goes before it, and survives every sync
+    Column("tags", JSON, nullable=False, server_default="[]"),
     Column("name", String, nullable=False),  # file name of the original
     Column("media_type", String, nullable=True),
     Column("status", String, nullable=False),
@@ -138,7 +159,8 @@ document_metadata = Table(
     metadata,
     Column("document_id", String, _fk("documents.id"), primary_key=True),
     Column("key", String, primary_key=True),
-    Column("type", String, nullable=False),  # text | number | boolean | date
+    Column("edited", Boolean, primary_key=True),  # somebody's own value: goes before the source's, survives every sync
+    Column("type", String, nullable=False),  # text | number | boolean | date; of an edited one also: none
     Column("text", String, nullable=False),
     Column("number", Float, nullable=True),
 )
@@ -158,6 +180,8 @@ versions = Table(
     Column("blocks", JSON, nullable=False),
     Column("pages", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # Retention empties text, blocks and pages and takes the chunks; the row stays and says so.
+    Column("removed_at", UtcDateTime, nullable=True),
 )
 
 activations = Table(  # which version was active from which change to which; an open one has no end
@@ -235,6 +259,53 @@ pending = Table(  # flips that are true in the catalog and not yet in the terms
     sqlite_autoincrement=True,
 )
 
+purged = Table(  # all that is left of a document whose every trace was asked to go
+    "purged",
+    metadata,
+    Column("document_id", String, primary_key=True),
+    Column("purged_at", UtcDateTime, nullable=False),
+)
+
+answers = Table(  # kept for a while, so that what they cite can be looked up
+    "answers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("question", Text, nullable=False),
+    Column("refused", Boolean, nullable=False),
+    Column("answer", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+)
+
+answer_citations = Table(  # versions named here outlive retention
+    "answer_citations",
+    metadata,
+    Column("answer_id", String, _fk("answers.id"), primary_key=True),
+    Column("document_id", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+)
+Index("ix_answer_citations_version", answer_citations.c.document_id, answer_citations.c.version)
+
+backups = Table(  # that were made of this catalog: a purge says which of them still hold the document
+    "backups",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("path", String, nullable=False),
+    Column("change", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+idempotency = Table(  # what was answered to a writing call, to be answered again to its repetition
+    "idempotency",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("fingerprint", String, nullable=False),  # of method, path and body
+    Column("status", Integer, nullable=True),  # none while the first call is at work
+    Column("headers", JSON, nullable=True),
+    Column("body", LargeBinary, nullable=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -247,6 +318,8 @@ jobs = Table(
     Column("done", Integer, nullable=False),
     Column("total", Integer, nullable=True),
     Column("unit", String, nullable=False),
+    Column("chunks", Integer, nullable=False, server_default="0"),  # written so far
+    Column("bytes", Integer, nullable=False, server_default="0"),  # read so far
     Column("counts", JSON, nullable=False),
     Column("problem", JSON, nullable=True),
     Column("cancel_requested", Boolean, nullable=False),

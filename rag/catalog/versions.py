@@ -239,14 +239,15 @@ def active_keys(connection: Connection, index_id: int) -> set[int]:
 def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEntry]:
     for some in _batches(keys):
         query = (
-            select(chunks.c.key, chunks.c.heading, chunks.c.text, documents.c.uri)
+            select(chunks.c.key, chunks.c.heading, chunks.c.text, documents.c.uri, documents.c.edited_title)
             .join(documents, documents.c.id == chunks.c.document_id)
             .where(chunks.c.key.in_(some))
         )
         for row in connection.execute(query):
             # `3M_2018_10K.pdf` may be all that says whose report this is. File names never go to the embedder, so that
             # a renamed file embeds nothing; its terms are written again anyway.
-            yield TermEntry(row.key, f"{row.heading}\n{file_stem(row.uri)}", row.text)
+            about = [row.edited_title, row.heading, file_stem(row.uri)]
+            yield TermEntry(row.key, "\n".join(filter(None, about)), row.text)
 
 
 def read_hits(connection: Connection, scored: Mapping[int, Mapping[str, float]]) -> dict[int, Hit]:
@@ -257,7 +258,7 @@ def read_hits(connection: Connection, scored: Mapping[int, Mapping[str, float]])
             select(
                 chunks,
                 documents.c.uri,
-                documents.c.title,
+                func.coalesce(documents.c.edited_title, documents.c.title).label("title"),
                 sources.c.collection_id,
             )
             .join(activations, chunk_is_active)
