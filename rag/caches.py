@@ -27,6 +27,11 @@ _TERM_BATCH = 20_000  # chunks per commit while rebuilding: bounded memory, few 
 _VECTOR_BATCH = 5_000
 
 
+def term_space(index_id: int) -> str:
+    """The name of an index's terms: another splitter or window makes other chunks, so no two indexes share them."""
+    return f"ix-{index_id}"
+
+
 class Gate:
     """Many may look, or one may flip. A flip that waits goes first, so that readers without pause cannot starve it."""
 
@@ -102,11 +107,11 @@ class Caches:
                 self._detach(problem)
         return self._load_exact(snapshot, index_id).search(index_id, vector, k=k)
 
-    def search_terms(self, collection_id: str, question: str, *, k: int) -> list[tuple[int, float]]:
-        return self._terms.search(collection_id, question, k=k)
+    def search_terms(self, index_id: int, question: str, *, k: int) -> list[tuple[int, float]]:
+        return self._terms.search(term_space(index_id), question, k=k)
 
-    def term_rarity(self, collection_id: str, terms: Sequence[str]) -> list[float]:
-        return self._terms.rarity(collection_id, terms)
+    def term_rarity(self, index_id: int, terms: Sequence[str]) -> list[float]:
+        return self._terms.rarity(term_space(index_id), terms)
 
     def count_documents(self, snapshot: Connection, collection: Collection) -> int:
         """How many documents a question searches; counted once per change: 20,000 take 35 ms, a question takes less."""
@@ -163,7 +168,7 @@ class Caches:
                     change = versions.flip(connection, flips, collection_id=collection.id, index_id=collection.index_id)
                     # From the commit on, and no sooner: questions need not wait for another writer to let this one in.
                     gate.enter_context(self.gate.flip())
-                followed = self._follow_terms(collection.id)
+                followed = self._follow_terms(collection.index_id)
             self._clear_pending(collection.id, followed)
             self._remove_vectors(collection.index_id, retired, seen=change)
         return change
@@ -185,13 +190,13 @@ class Caches:
         except Unavailable as problem:
             self._detach(problem)
 
-    def _follow_terms(self, collection_id: str) -> int:
-        """Bring every noted flip of the collection into the terms, in one commit. Up to which change that worked."""
+    def _follow_terms(self, index_id: int) -> int:
+        """Bring every noted flip of the index into its terms, in one commit. Up to which change that worked."""
         with self._catalog.read() as snapshot:
-            noted = [item for item in versions.pending_flips(snapshot) if item.collection_id == collection_id]
+            noted = [item for item in versions.pending_flips(snapshot) if item.index_id == index_id]
             if not noted:
                 return 0
-            change, index_id = last_change(snapshot), noted[-1].index_id
+            change = last_change(snapshot)
             remove = versions.chunk_keys(
                 snapshot, ((item.flip.document_id, item.flip.old_version) for item in noted), index_id=index_id
             )
@@ -199,9 +204,9 @@ class Caches:
             add = versions.chunk_keys(snapshot, active.items(), index_id=index_id)
             entries = list(versions.term_entries(snapshot, add))
         try:
-            self._terms.apply(collection_id, remove=remove, add=entries, seen=change)
+            self._terms.apply(term_space(index_id), remove=remove, add=entries, seen=change)
         except Unavailable as problem:
-            log.error("The terms of collection %s could not follow: %s", collection_id, problem)
+            log.error("The terms of index %d could not follow: %s", index_id, problem)
             return 0
         return change
 
@@ -226,15 +231,15 @@ class Caches:
                     change = last_change(connection)
                     gate.enter_context(self.gate.flip())
                 try:
-                    self._terms.apply(collection.id, remove=keys, add=[], seen=change)
+                    self._terms.apply(term_space(collection.index_id), remove=keys, add=[], seen=change)
                 except Unavailable as problem:
-                    log.error("The terms of collection %s could not follow: %s", collection.id, problem)
+                    log.error("The terms of index %d could not follow: %s", collection.index_id, problem)
             self._remove_vectors(collection.index_id, keys, seen=change)
 
     def create(self, collection: Collection, *, dimension: int) -> None:
         """Empty caches for a new collection."""
         with self._writing:
-            self._terms.reset(collection.id, catalog_id=self._catalog.id)
+            self._terms.reset(term_space(collection.index_id), catalog_id=self._catalog.id)
             # Not before the folder was probed: attaching brings this collection along.
             if self._prepare_vectors is None and self.vectors_problem is None:
                 try:
@@ -246,7 +251,7 @@ class Caches:
     def forget(self, collection: Collection) -> None:
         """The caches of a collection that has been deleted."""
         with self._writing, self.gate.flip():
-            self._terms.drop(collection.id)
+            self._terms.drop(term_space(collection.index_id))
             self._attached.discard(collection.index_id)
             try:
                 self._vectors.drop(collection.index_id)
@@ -271,19 +276,20 @@ class Caches:
             self.terms_ready = True
 
     def _reconcile_terms(self, index_id: int, collection_id: str) -> None:
-        seen = self._terms.open(collection_id, catalog_id=self._catalog.id)
+        space = term_space(index_id)
+        seen = self._terms.open(space, catalog_id=self._catalog.id)
         with self._catalog.read() as snapshot:
             change = last_change(snapshot)
             wanted = versions.active_keys(snapshot, index_id)
             if seen is None or seen > change:  # more than the catalog knows: written by another history of it
                 if wanted:
-                    log.warning("Rebuilding the terms of collection %s: %d chunks.", collection_id, len(wanted))
-                self._terms.reset(collection_id, catalog_id=self._catalog.id)
-            present = self._terms.keys(collection_id)
+                    log.warning("Rebuilding the terms of index %d: %d chunks.", index_id, len(wanted))
+                self._terms.reset(space, catalog_id=self._catalog.id)
+            present = self._terms.keys(space)
             remove, add = sorted(present - wanted), sorted(wanted - present)
             for start in range(0, max(len(add), 1 if remove else 0), _TERM_BATCH):
                 entries = list(versions.term_entries(snapshot, add[start : start + _TERM_BATCH]))
-                self._terms.apply(collection_id, remove=remove, add=entries, seen=change)
+                self._terms.apply(space, remove=remove, add=entries, seen=change)
                 remove = []
         self._clear_pending(collection_id, change)
 
@@ -337,7 +343,7 @@ class Caches:
         with self._writing:
             attached = collection.index_id in self._attached
             return {
-                "terms": self._terms.keys(collection.id),
+                "terms": self._terms.keys(term_space(collection.index_id)),
                 "vectors": self._vectors.keys(collection.index_id) if attached else None,
             }
 

@@ -64,7 +64,7 @@ def _candidates(
     """Active hits of one collection. Where the catalog rejects what the caches offer, they are asked for more."""
     k = max(_CANDIDATES, 2 * wanted)
     while True:
-        pending = _arms.submit(base.caches.search_terms, collection.id, question, k=k)
+        pending = _arms.submit(base.caches.search_terms, collection.index_id, question, k=k)
         by_vector = dict(base.caches.search_vectors(snapshot, collection.index_id, vector, k=k))
         by_terms = dict(pending.result())
         exhausted = len(by_vector) < k and len(by_terms) < k
@@ -120,7 +120,7 @@ def _with_keywords(hit: Hit, wanted: Sequence[Keyword]) -> Hit:
 
 def _rarity(terms: Sequence[str], *, base: KnowledgeBase, collections: Sequence[Collection]) -> list[float]:
     """A term is as common as it is in the collection that knows it best."""
-    lists = [base.caches.term_rarity(collection.id, terms) for collection in collections]
+    lists = [base.caches.term_rarity(collection.index_id, terms) for collection in collections]
     return [min(values) for values in zip(*lists, strict=True)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag.caches import Caches, Gate
+from rag.caches import Caches, Gate, term_space
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog, last_change
 from rag.catalog.versions import Flip, NewVersion, sha256
@@ -345,10 +345,10 @@ def test_caches_that_have_seen_more_than_the_catalog_knows_are_rebuilt(world: Wo
     wrong[:, 0] = 1.0
     world.inner_vectors.upsert(world.collection.index_id, keys, wrong, seen=future)
     entries = [TermEntry(key, "", "Something else entirely.") for key in keys]
-    world.inner_terms.apply(world.collection.id, remove=[], add=entries, seen=future)
+    world.inner_terms.apply(term_space(world.collection.index_id), remove=[], add=entries, seen=future)
     world.restart()
     assert found_texts(world.base, "drill")[0] == "The drill weighs one kilogram."
-    assert world.inner_terms.search(world.collection.id, "entirely", k=5) == []
+    assert world.inner_terms.search(term_space(world.collection.index_id), "entirely", k=5) == []
     [(best, cosine), *_] = world.inner_vectors.search(
         world.collection.index_id, world.base.embedder.embed_query("The drill weighs one kilogram."), k=2
     )
@@ -364,7 +364,9 @@ def test_missing_and_surplus_keys_are_repaired(world: World) -> None:
     world.inner_vectors.delete(world.collection.index_id, keys[:1], seen=change)
     stray = np.eye(1, world.base.embedder.dimension, dtype=np.float32)
     world.inner_vectors.upsert(world.collection.index_id, [9999], stray, seen=change)
-    world.inner_terms.apply(world.collection.id, remove=keys[1:2], add=[TermEntry(9999, "", "Stray.")], seen=change)
+    world.inner_terms.apply(
+        term_space(world.collection.index_id), remove=keys[1:2], add=[TermEntry(9999, "", "Stray.")], seen=change
+    )
     world.restart()
     world.assert_in_step()
     assert len(found_texts(world.base, "kilograms")) == 3
@@ -376,7 +378,7 @@ def test_caches_that_were_deleted_are_rebuilt_without_embedding(world: World) ->
     before = found_texts(world.base, "What weighs 27 kilograms?")
     embedded = len(world.bases.embedder.embedded)
     world.inner_vectors.drop(world.collection.index_id)
-    world.inner_terms.drop(world.collection.id)
+    world.inner_terms.drop(term_space(world.collection.index_id))
     world.restart()
     world.assert_in_step()
     assert found_texts(world.base, "What weighs 27 kilograms?") == before
@@ -395,7 +397,7 @@ def test_a_restart_rebuilds_nothing_that_is_in_step(world: World) -> None:
 def test_a_deleted_collection_leaves_no_caches(world: World) -> None:
     world.publish("a.txt", "The drill weighs one kilogram.")
     world.base.delete_collection(world.collection)
-    assert world.inner_terms.open(world.collection.id, catalog_id=world.base.catalog.id) is None
+    assert world.inner_terms.open(term_space(world.collection.index_id), catalog_id=world.base.catalog.id) is None
     dimension = world.base.embedder.dimension
     opened = world.inner_vectors.open(world.collection.index_id, catalog_id=world.base.catalog.id, dimension=dimension)
     assert opened is None
