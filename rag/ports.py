@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -97,6 +97,18 @@ class TermEntry:
     text: str
 
 
+class TermSearch(Protocol):
+    """BM25 over a set of entries that does not change. Thread-safe."""
+
+    def search(self, question: str, *, k: int) -> list[tuple[int, float]]:
+        """At most k (key, BM25 score), best first; nothing when no term of the question occurs."""
+        ...
+
+    def rarity(self, terms: Sequence[str]) -> list[float]:
+        """Inverse document frequency of each term, as in `TermIndex.rarity`."""
+        ...
+
+
 class TermIndex(Protocol):
     """BM25 over words and Han characters, a cache of the catalog's texts. Thread-safe. One index per `space`,
     because document frequencies must not leak between collections."""
@@ -119,6 +131,15 @@ class TermIndex(Protocol):
         ...
 
     def keys(self, space: str) -> set[int]: ...
+
+    def occasion(self, entries: Iterable[TermEntry]) -> TermSearch:
+        """An index in memory over exactly these entries, gone when it is let go of. It scores as a space does that
+        holds the same; of a key given twice the last counts."""
+        ...
+
+    def spaces(self) -> set[str]:
+        """Names of all spaces that take up room, whole or broken, opened or not."""
+        ...
 
     def reset(self, space: str, *, catalog_id: str) -> None: ...
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import InvalidInput, Unavailable
 from rag.language import query_terms, terms
-from rag.ports import TermEntry
+from rag.ports import TermEntry, TermSearch
 
 if TYPE_CHECKING:
     from tantivy import Index, IndexWriter, Query, Schema
@@ -28,6 +28,7 @@ HEADING_BOOST = 1.5
 CODE_BOOST = 3.0
 MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CONNECTOR = re.compile(r"[-._/@:+]")
 _WRITER_HEAP_BYTES = 30_000_000
 # A kept writer commits a small change in 1 ms, a fresh one in 9 ms; each may hold its heap.
@@ -40,10 +41,40 @@ def inverse_document_frequency(documents: int, having: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Space:
-    folder: Path
+class _Search:
+    """A TermSearch over whatever was committed last."""
+
     index: Index
     schema: Schema
+
+    def search(self, question: str, *, k: int) -> list[tuple[int, float]]:
+        wanted = query_terms(question)[:MOST_QUERY_TERMS]
+        if not wanted or k < 1:
+            return []
+        with _rust():
+            searcher = self.index.searcher()
+            highest = inverse_document_frequency(searcher.num_docs, 0)
+
+            def rarity(term: str) -> float:
+                having = min(searcher.doc_freq("body", term), searcher.num_docs)
+                return inverse_document_frequency(searcher.num_docs, having) / highest
+
+            found = searcher.search(_any_term(self.schema, _weighed(wanted, rarity)), k, count=False).hits
+            keys = searcher.fast_field_values("key", [address for _, address in found])
+        return [(int(key), float(score)) for key, (score, _) in zip(keys, found, strict=True)]
+
+    def rarity(self, terms: Sequence[str]) -> list[float]:
+        with _rust():
+            searcher = self.index.searcher()
+            total = searcher.num_docs
+            # A term may stand in the heading alone. The two fields' documents overlap: the larger count is the floor.
+            counts = [max(searcher.doc_freq("heading", term), searcher.doc_freq("body", term)) for term in terms]
+        return [inverse_document_frequency(total, min(count, total)) for count in counts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Space(_Search):
+    folder: Path
     catalog_id: str
 
 
@@ -95,29 +126,30 @@ class TantivyIndex:
                 raise
 
     def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
-        opened = self._opened(space)
-        wanted = query_terms(question)[:MOST_QUERY_TERMS]
-        if not wanted or k < 1:
-            return []
-        with _rust():
-            searcher = opened.index.searcher()
-            highest = inverse_document_frequency(searcher.num_docs, 0)
-
-            def rarity(term: str) -> float:
-                having = min(searcher.doc_freq("body", term), searcher.num_docs)
-                return inverse_document_frequency(searcher.num_docs, having) / highest
-
-            found = searcher.search(_any_term(opened.schema, _weighed(wanted, rarity)), k, count=False).hits
-            keys = searcher.fast_field_values("key", [address for _, address in found])
-        return [(int(key), float(score)) for key, (score, _) in zip(keys, found, strict=True)]
+        return self._opened(space).search(question, k=k)
 
     def rarity(self, space: str, terms: Sequence[str]) -> list[float]:
+        return self._opened(space).rarity(terms)
+
+    def occasion(self, entries: Iterable[TermEntry]) -> TermSearch:
+        import tantivy
+
+        schema = _schema()
         with _rust():
-            searcher = self._opened(space).index.searcher()
-            total = searcher.num_docs
-            # A term may stand in the heading alone. The two fields' documents overlap: the larger count is the floor.
-            counts = [max(searcher.doc_freq("heading", term), searcher.doc_freq("body", term)) for term in terms]
-        return [inverse_document_frequency(total, min(count, total)) for count in counts]
+            index = tantivy.Index(schema)  # in memory
+            index.config_reader(reload_policy="manual")
+            writer = index.writer(_WRITER_HEAP_BYTES, 1)
+            for entry in {entry.key: entry for entry in entries}.values():
+                writer.add_document(_document(entry))
+            writer.commit()
+            writer.wait_merging_threads()
+            index.reload()
+        return _Search(index, schema)
+
+    def spaces(self) -> set[str]:
+        if not self._path.is_dir():
+            return set()
+        return {folder.name for folder in self._path.iterdir() if folder.is_dir() and _NAME.fullmatch(folder.name)}
 
     def keys(self, space: str) -> set[int]:
         with _rust():
@@ -146,7 +178,7 @@ class TantivyIndex:
                 self._forget(space)
 
     def _folder(self, space: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", space):
+        if not _NAME.fullmatch(space):
             raise InvalidInput(f"{space!r} cannot name a folder of terms.", remedy="Use the collection's id.")
         return self._path / space
 
@@ -167,7 +199,7 @@ class TantivyIndex:
         writer = index.writer(_WRITER_HEAP_BYTES, 1)
         writer.garbage_collect_files()  # a killed process leaves files that no commit names
         writer.wait_merging_threads()
-        return _Space(folder, index, schema, catalog_id)
+        return _Space(index, schema, folder, catalog_id)
 
     def _writer(self, space: str, opened: _Space) -> IndexWriter:
         writer = self._writers.pop(space, None) or opened.index.writer(_WRITER_HEAP_BYTES, 1)

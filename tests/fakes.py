@@ -7,7 +7,7 @@ import re
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from rag.errors import InvalidInput, ModelError, Unavailable
 from rag.language import is_han, query_terms, terms
 from rag.models import Usage
-from rag.ports import Delta, Message, TermEntry, Vectors
+from rag.ports import Delta, Message, TermEntry, TermSearch, Vectors
 
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
 
@@ -144,6 +144,33 @@ class MemoryVectors:
             raise Unavailable(f"The vectors of index {index_id} are not open.") from None
 
 
+def _counted(entry: TermEntry) -> Counter[str]:
+    return Counter(terms(entry.text) + 2 * terms(entry.heading))
+
+
+@dataclass(frozen=True)
+class _MemorySearch:
+    """Textbook BM25 (k1 1.2, b 0.75)."""
+
+    counts: Mapping[int, Counter[str]]
+
+    def search(self, question: str, *, k: int) -> list[tuple[int, float]]:
+        mean_length = sum(count.total() for count in self.counts.values()) / max(len(self.counts), 1)
+        scores: dict[int, float] = {}
+        asked = query_terms(question)
+        for term, weight in zip(asked, self.rarity(asked), strict=True):
+            for key in (key for key, count in self.counts.items() if term in count):
+                frequency, length = self.counts[key][term], self.counts[key].total() / mean_length
+                scores[key] = scores.get(key, 0.0) + weight * frequency * 2.2 / (
+                    frequency + 1.2 * (0.25 + 0.75 * length)
+                )
+        return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[: max(k, 0)]
+
+    def rarity(self, terms: Sequence[str]) -> list[float]:
+        having = [sum(term in count for count in self.counts.values()) for term in terms]
+        return [math.log(1 + (len(self.counts) - n + 0.5) / (n + 0.5)) for n in having]
+
+
 @dataclass
 class _TermSpace:
     catalog_id: str
@@ -152,7 +179,7 @@ class _TermSpace:
 
 
 class MemoryTerms:
-    """A TermIndex in a dictionary, with textbook BM25 (k1 1.2, b 0.75); a heading counts twice."""
+    """A TermIndex in a dictionary; a heading counts twice."""
 
     def __init__(self) -> None:
         self._spaces: dict[str, _TermSpace] = {}
@@ -167,26 +194,20 @@ class MemoryTerms:
         with self._lock:
             counts = {key: count for key, count in held.counts.items() if key not in set(remove)}
             for entry in add:
-                counts[entry.key] = Counter(terms(entry.text) + 2 * terms(entry.heading))
+                counts[entry.key] = _counted(entry)
             held.seen, held.counts = seen, counts
 
     def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
-        counts = self._space(space).counts
-        mean_length = sum(count.total() for count in counts.values()) / max(len(counts), 1)
-        scores: dict[int, float] = {}
-        asked = query_terms(question)
-        for term, weight in zip(asked, self.rarity(space, asked), strict=True):
-            for key in (key for key, count in counts.items() if term in count):
-                frequency, length = counts[key][term], counts[key].total() / mean_length
-                scores[key] = scores.get(key, 0.0) + weight * frequency * 2.2 / (
-                    frequency + 1.2 * (0.25 + 0.75 * length)
-                )
-        return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[: max(k, 0)]
+        return _MemorySearch(self._space(space).counts).search(question, k=k)
 
     def rarity(self, space: str, terms: Sequence[str]) -> list[float]:
-        counts = self._space(space).counts.values()
-        having = [sum(term in count for count in counts) for term in terms]
-        return [math.log(1 + (len(counts) - n + 0.5) / (n + 0.5)) for n in having]
+        return _MemorySearch(self._space(space).counts).rarity(terms)
+
+    def occasion(self, entries: Iterable[TermEntry]) -> TermSearch:
+        return _MemorySearch({entry.key: _counted(entry) for entry in entries})
+
+    def spaces(self) -> set[str]:
+        return set(self._spaces)
 
     def keys(self, space: str) -> set[int]:
         return set(self._space(space).counts)

@@ -185,6 +185,40 @@ class TestTermIndex:
         assert again.open("s", catalog_id="b") is None
         assert again.open("s", catalog_id="a") == 3
 
+    def test_an_index_for_the_occasion_answers_as_a_space_with_the_same_entries(self, index: TermIndex) -> None:
+        entries = [
+            TermEntry(key, heading, f"{text} {'word ' * key}")
+            for key, (heading, text) in enumerate(
+                [("holiday rules", "staff and pay"), ("", "员工每年享有十五天带薪年假。"), ("", "E-07 on the pump")] * 9
+            )
+        ]
+        index.apply("s", remove=[], add=entries, seen=1)
+        add(index, "Something that is not of the occasion: pump holiday", first=100, space="s")
+        index.apply("s", remove=[100], add=[], seen=2)
+        index.reset("t", catalog_id="a")
+        index.apply("t", remove=[], add=entries, seen=1)
+        occasion = index.occasion(entry for entry in [TermEntry(3, "", "replaced below"), *entries])
+        for question in ("holiday pay", "有多少天年假？", "E-07", "pump word", "zeppelin", ""):
+            assert occasion.search(question, k=20) == index.search("t", question, k=20)
+        assert occasion.search("holiday", k=0) == []
+        asked = ["holiday", "pump", "年假", "zeppelin"]
+        assert occasion.rarity(asked) == index.rarity("t", asked)
+
+    def test_an_index_for_the_occasion_is_independent_of_spaces_and_may_be_empty(self, index: TermIndex) -> None:
+        add(index, "blue pump")
+        empty = index.occasion([])
+        assert empty.search("pump", k=5) == []
+        occasion = index.occasion([TermEntry(7, "", "red pump")])
+        index.drop("s")
+        assert occasion.search("pump", k=5)[0][0] == 7
+        assert index.spaces() == set()
+
+    def test_the_spaces_that_there_are_have_names(self, reopen: Reopen, index: TermIndex) -> None:
+        index.reset("t", catalog_id="b")
+        assert index.spaces() == {"s", "t"}
+        index.drop("s")
+        assert reopen().spaces() == {"t"}
+
     def test_a_long_document_as_a_question_is_answered(self, index: TermIndex) -> None:
         add(index, "blue pump", "green valve")
         assert found(index, "pump " + " ".join(f"word{n}" for n in range(5_000)))[0] == 1
