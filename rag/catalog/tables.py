@@ -183,6 +183,14 @@ versions = Table(
     # Retention empties text, blocks and pages and takes the chunks; the row stays and says so.
     Column("removed_at", UtcDateTime, nullable=True),
 )
+# What retention looks through after every sync: without it each look reads the versions themselves.
+Index(
+    "ix_versions_kept",
+    versions.c.document_id,
+    versions.c.number,
+    sqlite_where=versions.c.removed_at.is_(None),
+    postgresql_where=versions.c.removed_at.is_(None),
+)
 
 activations = Table(  # which version was active from which change to which; an open one has no end
     "activations",
@@ -224,7 +232,7 @@ chunks = Table(
     Column("heading", Text, nullable=False),
     Column("tokens", Integer, nullable=False),
     Column("places", JSON, nullable=False),  # [[start, page, page label, section, row], …] in order of start
-    Column("embedded_sha256", String, nullable=False),
+    Column("embedded_sha256", String, nullable=False, index=True),  # whether a vector is still wanted is asked by it
     ForeignKeyConstraint(["document_id", "version"], ["versions.document_id", "versions.number"], ondelete="CASCADE"),
     UniqueConstraint("document_id", "version", "index_id", "ordinal"),
     sqlite_autoincrement=True,
@@ -264,6 +272,7 @@ purged = Table(  # all that is left of a document whose every trace was asked to
     metadata,
     Column("document_id", String, primary_key=True),
     Column("purged_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime, nullable=True),  # none: the files have not been rewritten without it yet
 )
 
 answers = Table(  # kept for a while, so that what they cite can be looked up

@@ -61,10 +61,15 @@ def upgrade() -> None:
     op.drop_table("document_metadata_0001")
 
     op.add_column("versions", sa.Column("removed_at", sa.DateTime(), nullable=True))
+    op.create_index(
+        "ix_versions_kept", "versions", ["document_id", "number"], sqlite_where=sa.text("removed_at IS NULL")
+    )
+    op.create_index(op.f("ix_chunks_embedded_sha256"), "chunks", ["embedded_sha256"])
     op.create_table(
         "purged",
         sa.Column("document_id", sa.String(), nullable=False),
         sa.Column("purged_at", sa.DateTime(), nullable=False),
+        sa.Column("finished_at", sa.DateTime(), nullable=True),
         sa.PrimaryKeyConstraint("document_id", name=op.f("pk_purged")),
     )
     op.create_table(
