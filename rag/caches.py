@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from rag.catalog import knowledge, versions
+import numpy as np
+
+from rag.catalog import history, knowledge, versions
 from rag.catalog.engine import Catalog, Connection, last_change
+from rag.catalog.history import Traces
 from rag.catalog.versions import Flip
 from rag.errors import Unavailable
 from rag.exact import ExactIndex
 from rag.models import Collection
-from rag.ports import TermIndex, VectorIndex, Vectors
+from rag.ports import TermIndex, TermSearch, VectorIndex, Vectors
 
 log = logging.getLogger(__name__)
 
 _TERM_BATCH = 20_000  # chunks per commit while rebuilding: bounded memory, few segments
 _VECTOR_BATCH = 5_000
+_PASTS = 2  # indexes of the past that stay in memory: a conversation about one moment asks more than once
 
 
 def term_space(index_id: int) -> str:
@@ -68,6 +73,24 @@ class Gate:
                 self._condition.notify_all()
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An index as it was after a change, made for the occasion: its vectors searched exactly, its terms in memory."""
+
+    change: int
+    keys: list[int]
+    vectors: Vectors
+    terms: TermSearch
+
+    def search_vectors(self, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
+        """At most k (key, cosine), best first."""
+        if not self.keys:
+            return []
+        scores = self.vectors @ vector
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [(self.keys[row], float(scores[row])) for row in best]
+
+
 class Caches:
     """Thread-safe. `prepare_vectors` runs before Chroma is first opened: it may find a torn folder and move it away."""
 
@@ -86,6 +109,8 @@ class Caches:
         self._prepare_vectors: Callable[[], None] | None = prepare_vectors
         self._exact_change: dict[int, int] = {}
         self._counted: dict[int, tuple[int, int]] = {}  # index → (change, documents)
+        self._pasts: OrderedDict[tuple[int, int], Past] = OrderedDict()  # by index and change, latest use last
+        self._past_lock = threading.Lock()
         self._attached: set[int] = set()
         self._writing = threading.RLock()  # one writer at a time, attaching included
         self._exact_lock = threading.Lock()
@@ -121,6 +146,21 @@ class Caches:
             known = change, knowledge.count_collection(snapshot, collection).documents
             self._counted[collection.index_id] = known
         return known[1]
+
+    def past(self, snapshot: Connection, collection: Collection, change: int) -> Past:
+        """The collection's index as it was right after this change. Takes about as long as indexing its terms again;
+        the latest few stay in memory. Needs no gate: what was then does not change any more."""
+        wanted = collection.index_id, change
+        with self._past_lock:
+            if wanted not in self._pasts:
+                keys = history.keys_at(snapshot, collection.index_id, change)
+                found, matrix = versions.vectors_of(snapshot, keys)
+                terms = self._terms.occasion(versions.term_entries(snapshot, keys))
+                self._pasts[wanted] = Past(change, found, matrix, terms)
+            self._pasts.move_to_end(wanted)
+            while len(self._pasts) > _PASTS:
+                self._pasts.popitem(last=False)
+            return self._pasts[wanted]
 
     def is_attached(self, index_id: int) -> bool:
         """Whether Chroma answers for this index; exact search does otherwise."""
@@ -213,6 +253,59 @@ class Caches:
     def _clear_pending(self, collection_id: str, change: int) -> None:
         with self._catalog.write() as connection:
             versions.clear_pending(connection, collection_id=collection_id, up_to_change=change)
+
+    def rewrite_terms(
+        self, document_ids: Sequence[str], *, collection: Collection, also: Callable[[Connection], None]
+    ) -> None:
+        """What is said of these documents has changed (`also`, in the same transaction), and their terms follow."""
+        with self._writing:
+            with ExitStack() as gate:
+                with self._catalog.write() as connection:
+                    also(connection)
+                    versions.rewrite(
+                        connection, document_ids, collection_id=collection.id, index_id=collection.index_id
+                    )
+                    gate.enter_context(self.gate.flip())
+                followed = self._follow_terms(collection.index_id)
+            self._clear_pending(collection.id, followed)
+
+    def purge(self, traces: Traces) -> None:
+        """A document out of the catalog and every answer, at once; the files still have to be written anew."""
+        with self._writing:
+            with self._catalog.read() as snapshot:
+                live = {index_id for index_id, _, _ in versions.all_indexes(snapshot)}
+            keys_of = {index_id: keys for index_id, keys in traces.keys.items() if index_id in live}
+            with ExitStack() as gate:
+                with self._catalog.write() as connection:
+                    history.purge_rows(connection, traces)
+                    change = last_change(connection)
+                    gate.enter_context(self.gate.flip())
+                with self._past_lock:
+                    self._pasts.clear()
+                for index_id, keys in keys_of.items():
+                    self._terms.apply(term_space(index_id), remove=keys, add=[], seen=change)
+            for index_id, keys in keys_of.items():
+                self._remove_vectors(index_id, keys, seen=change)
+
+    def write_anew(self) -> None:
+        """Both caches made again from the catalog, the old files deleted: what was removed is in none of them.
+
+        Questions go on meanwhile, over the old terms and over the catalog's own vectors.
+        """
+        with self._writing:
+            with self._catalog.read() as snapshot:
+                change = last_change(snapshot)
+                for index_id, _, _ in versions.all_indexes(snapshot):
+                    keys = sorted(versions.active_keys(snapshot, index_id))
+                    entries = versions.term_entries(snapshot, keys)
+                    self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=change)
+            try:
+                self._vectors.wipe()
+            except Unavailable as problem:
+                self._detach(problem)
+                return
+            self._attached = set()
+            self.attach_vectors()
 
     def retire(self, documents: Sequence[tuple[str, int | None]], *, collection: Collection) -> None:
         """Take these documents (id, active version) out of every answer, now."""

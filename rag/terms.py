@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first one
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CONNECTOR = re.compile(r"[-._/@:+]")
 _WRITER_HEAP_BYTES = 30_000_000
+_FRESH = "-new"  # behind the name of a space that is being rebuilt
+_REBUILD_BATCH = 20_000  # entries in memory at once
 # A kept writer commits a small change in 1 ms, a fresh one in 9 ms; each may hold its heap.
 _KEPT_WRITERS = 4
 
@@ -164,6 +167,23 @@ class TantivyIndex:
             with _rust():
                 self._spaces[space] = self._open_index(folder, catalog_id, create=True)
             _write_marker(folder, catalog_id=catalog_id, seen=0)
+
+    def rebuild(self, space: str, entries: Iterable[TermEntry], *, catalog_id: str, seen: int) -> None:
+        fresh = f"{space}{_FRESH}"
+        with self._writing:
+            self.reset(fresh, catalog_id=catalog_id)
+            batches = iter(entries)
+            while batch := list(islice(batches, _REBUILD_BATCH)):
+                self.apply(fresh, remove=[], add=batch, seen=seen)
+            _write_marker(self._folder(fresh), catalog_id=catalog_id, seen=seen)
+            self._forget(fresh)
+            self._drop_writer(space)
+            # Whoever searches the old space goes on with it: its files live until the last reader lets go of them.
+            (self._folder(space) / "marker.json").unlink(missing_ok=True)
+            shutil.rmtree(self._folder(space), ignore_errors=True)
+            self._folder(fresh).rename(self._folder(space))
+            with _rust():
+                self._spaces[space] = self._open_index(self._folder(space), catalog_id, create=False)
 
     def drop(self, space: str) -> None:
         with self._writing:

@@ -215,6 +215,10 @@ class MemoryTerms:
     def reset(self, space: str, *, catalog_id: str) -> None:
         self._spaces[space] = _TermSpace(catalog_id)
 
+    def rebuild(self, space: str, entries: Iterable[TermEntry], *, catalog_id: str, seen: int) -> None:
+        self.reset(space, catalog_id=catalog_id)
+        self.apply(space, remove=[], add=list(entries), seen=seen)
+
     def drop(self, space: str) -> None:
         self._spaces.pop(space, None)
 

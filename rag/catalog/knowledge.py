@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from rag.catalog.engine import new_id, next_change, now
+from rag.catalog.history import raise_if_purged
 from rag.catalog.tables import (
     activations,
     chunk_is_active,
@@ -264,9 +265,9 @@ class Known:
     name: str
 
 
-def known_documents(connection: Connection, source_id: str) -> dict[str, Known]:
-    """By key, those that the source had at its last sync."""
-    rows = connection.execute(
+def known_documents(connection: Connection, source_id: str, *, key: str | None = None) -> dict[str, Known]:
+    """By key, those that the source had at its last sync; with `key`, that one, if it is among them."""
+    query = (
         select(documents, activations.c.version, versions.c.text_sha256, versions.c.pipeline.label("version_pipeline"))
         .outerjoin(activations, and_(activations.c.document_id == documents.c.id, activations.c.to_change.is_(None)))
         .outerjoin(
@@ -275,6 +276,7 @@ def known_documents(connection: Connection, source_id: str) -> dict[str, Known]:
         )
         .where(documents.c.source_id == source_id, documents.c.deleted_at.is_(None))
     )
+    rows = connection.execute(query if key is None else query.where(documents.c.key == key))
     return {
         row.key: Known(
             row.id,
@@ -458,9 +460,10 @@ def _untyped(kind: str, text: str, number: float | None) -> MetadataValue:
 
 
 def get_document(connection: Connection, document_id: str) -> Document:
-    """Raises NotFound, also for a deleted one."""
+    """Raises NotFound, also for a deleted one, and Gone for one that was purged."""
     row = connection.execute(_documents().where(documents.c.id == document_id)).first()
     if row is None:
+        raise_if_purged(connection, document_id)
         raise NotFound(f"There is no document {document_id}.", remedy="It may have been deleted.")
     return _document(connection, row)
 

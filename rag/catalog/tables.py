@@ -12,6 +12,7 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Float,
     ForeignKey,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     false,
+    or_,
 )
 from sqlalchemy.engine import Dialect
 
@@ -238,12 +240,18 @@ chunks = Table(
     sqlite_autoincrement=True,
 )
 
-# A question may find a chunk while this holds: its version is the active one of its document.
-chunk_is_active = and_(
-    activations.c.document_id == chunks.c.document_id,
-    activations.c.version == chunks.c.version,
-    activations.c.to_change.is_(None),
-)
+
+def chunk_is_active_at(change: int | None) -> ColumnElement[bool]:
+    """A question may find a chunk while this holds: its version is the active one of its document, now (None) or right
+    after a change."""
+    same = and_(activations.c.document_id == chunks.c.document_id, activations.c.version == chunks.c.version)
+    if change is None:
+        return and_(same, activations.c.to_change.is_(None))
+    ended = or_(activations.c.to_change.is_(None), activations.c.to_change > change)
+    return and_(same, activations.c.from_change <= change, ended)
+
+
+chunk_is_active = chunk_is_active_at(None)
 
 vectors = Table(  # float16, by the text that was embedded: a renamed or copied document embeds nothing
     "vectors",

@@ -15,6 +15,7 @@ from rag.catalog.engine import next_change, now
 from rag.catalog.tables import (
     activations,
     chunk_is_active,
+    chunk_is_active_at,
     chunks,
     collections,
     documents,
@@ -25,7 +26,7 @@ from rag.catalog.tables import (
     vectors,
     versions,
 )
-from rag.errors import NotFound
+from rag.errors import Gone, NotFound
 from rag.models import Hit, Parsed, Piece, Place, Version, file_stem
 from rag.ports import TermEntry, Vectors
 
@@ -151,12 +152,25 @@ def flip(connection: Connection, flips: Sequence[Flip], *, collection_id: str, i
                     document_id=item.document_id, version=item.new_version, from_change=change, from_at=moment
                 )
             )
+    _note(connection, flips, change=change, collection_id=collection_id, index_id=index_id)
+    return change
+
+
+def rewrite(connection: Connection, documents_: Sequence[str], *, collection_id: str, index_id: int) -> int:
+    """Note that the terms of these documents' active versions must be written again. Returns the change."""
+    change = next_change(connection)
+    active = [(document_id, active_version(connection, document_id)) for document_id in documents_]
+    flips = [Flip(document_id, number, number) for document_id, number in active if number is not None]
+    _note(connection, flips, change=change, collection_id=collection_id, index_id=index_id)
+    return change
+
+
+def _note(connection: Connection, flips: Sequence[Flip], *, change: int, collection_id: str, index_id: int) -> None:
     if flips:
         rows = [
             {"change": change, "collection_id": collection_id, "index_id": index_id, **asdict(item)} for item in flips
         ]
         connection.execute(insert(pending), rows)
-    return change
 
 
 def _close_activation(connection: Connection, document_id: str, change: int) -> None:
@@ -250,18 +264,27 @@ def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEn
             yield TermEntry(row.key, "\n".join(filter(None, about)), row.text)
 
 
-def read_hits(connection: Connection, scored: Mapping[int, Mapping[str, float]]) -> dict[int, Hit]:
-    """The chunks behind these keys that are active and enabled in this snapshot, by key; their score is 0 so far."""
+def read_hits(
+    connection: Connection, scored: Mapping[int, Mapping[str, float]], *, at: int | None = None
+) -> dict[int, Hit]:
+    """The chunks behind these keys that are active and enabled in this snapshot, by key; their score is 0 so far.
+
+    `at`: those that were active right after this change, under the titles that they had then.
+    """
+    title = func.coalesce(documents.c.edited_title, documents.c.title)
+    if at is not None:
+        own = versions.c.document_id == chunks.c.document_id, versions.c.number == chunks.c.version
+        title = select(versions.c.title).where(*own).scalar_subquery()
     found: dict[int, Hit] = {}
     for some in _batches(list(scored)):
         rows = connection.execute(
             select(
                 chunks,
                 documents.c.uri,
-                func.coalesce(documents.c.edited_title, documents.c.title).label("title"),
+                title.label("title"),
                 sources.c.collection_id,
             )
-            .join(activations, chunk_is_active)
+            .join(activations, chunk_is_active if at is None else chunk_is_active_at(at))
             .join(documents, documents.c.id == chunks.c.document_id)
             .join(sources, sources.c.id == documents.c.source_id)
             .join(
@@ -388,13 +411,15 @@ def list_versions(connection: Connection, document_id: str) -> list[Version]:
             created_at=row.created_at,
             characters=row.characters,
             active=row.number == active,
+            removed_at=row.removed_at,
         )
         for row in connection.execute(query)
     ]
 
 
 def version_row(connection: Connection, document_id: str, number: int | None) -> Any:
-    """The stored version, the active one when no number is given. Raises NotFound."""
+    """The stored version, the active one when no number is given. Raises NotFound, and Gone for one that retention
+    removed."""
     number = active_version(connection, document_id) if number is None else number
     row = connection.execute(
         select(versions).where(versions.c.document_id == document_id, versions.c.number == number)
@@ -403,6 +428,12 @@ def version_row(connection: Connection, document_id: str, number: int | None) ->
         wanted = "an active version" if number is None else f"a version {number}"
         raise NotFound(
             f"Document {document_id} does not have {wanted}.", remedy="Its versions are listed at …/versions."
+        )
+    if row.removed_at is not None:
+        raise Gone(
+            f"Version {row.number} of document {document_id} was removed on {row.removed_at:%Y-%m-%d}: "
+            "newer ones took its place, and no kept answer cites it.",
+            remedy="ATTEST_KEEP_VERSIONS says how many are kept; a backup from before has it.",
         )
     return row
 
