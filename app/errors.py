@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from rag.errors import (
     AttestError,
     Conflict,
+    DiskFull,
     DocumentError,
     Gone,
     InvalidInput,
@@ -36,6 +37,7 @@ _STATUS: tuple[tuple[type[AttestError], int, str], ...] = (
     (Conflict, 409, "In conflict with what is stored"),
     (InvalidInput, 422, "Cannot be used"),
     (NotAllowed, 403, "Not allowed"),
+    (DiskFull, 507, "The disk is full"),
     (Unavailable, 503, "Not available now"),
     (DocumentError, 422, "The document cannot be read"),
     (SourceError, 502, "The source cannot be reached"),

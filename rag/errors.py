@@ -9,6 +9,7 @@ AttestError
 ├── InvalidInput          a value that cannot be used, and which one
 ├── NotAllowed            a path or an address that this service may not touch
 ├── Unavailable           a part that is needed is not there (yet): try again, or install it
+│   └── DiskFull          there is no space left to write, and where
 ├── DocumentError         one document cannot be read; its `status` says in which way
 ├── SourceError           a source could not be listed completely, so nothing may be concluded from it
 └── ModelError            the language model did not answer
@@ -79,6 +80,10 @@ class NotAllowed(AttestError):
 
 class Unavailable(AttestError):
     code = "unavailable"
+
+
+class DiskFull(Unavailable):
+    code = "disk-full"
 
 
 class DocumentError(AttestError):
