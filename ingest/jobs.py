@@ -6,14 +6,16 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ingest.sync import Cancelled, Progress, Report
+from ingest.interrupt import Cancelled
+from ingest.pace import Pace
+from ingest.sync import Progress, Report
 from rag.catalog import jobs
 from rag.catalog.engine import Catalog, Connection
-from rag.catalog.jobs import Job, JobItem, JobState
+from rag.catalog.jobs import Counts, Job, JobItem, JobState
 from rag.errors import AttestError, Conflict, NotFound
 from rag.models import Problem
 
@@ -21,19 +23,28 @@ log = logging.getLogger(__name__)
 
 _SAVE_EVERY_SECONDS = 0.5  # progress that nobody could read faster is not worth a commit
 _LOOK_EVERY_SECONDS = 0.5  # whether the job is still there
+_FORGET_EVERY_SECONDS = 3600.0  # old jobs
+# Kinds whose request is what is to be stored, not where it is to be looked for: after A, B, A the last one counts.
+_LAST_ONE_COUNTS = frozenset({"upload"})
 
 
 @dataclass
 class Running:
-    """What a piece of work holds of its job: where to report, and whether to stop."""
+    """What a piece of work holds of its job: where to report, and whether to stop.
+
+    `before` is what the job had finished when its process died (key → state). Work that is done again finds these
+    unchanged; they are counted as what the job made of them.
+    """
 
     job: Job
     catalog: Catalog
     stop: threading.Event
+    before: dict[str, str] = field(default_factory=dict)
     _saved_at: float = 0.0
     _looked_at: float = 0.0
     _items: list[JobItem] = field(default_factory=list)
     _progress: Progress | None = None
+    pace: Pace = field(default_factory=Pace)
 
     def cancelled(self) -> bool:
         """Also where the job itself is gone: its source or collection was deleted under it."""
@@ -46,10 +57,14 @@ class Running:
 
     def report_items(self, items: list[JobItem]) -> None:
         self._items.extend(items)
-        self._save_now_and_then()
+        if any(item.state != "failed" for item in items):
+            self.save()  # at once: what a kill leaves untold would be counted as unchanged when the job goes on
+        else:
+            self._save_now_and_then()
 
     def report_progress(self, progress: Progress) -> None:
         self._progress = progress
+        self.pace.move(done=progress.done, total=progress.total, unchanged=progress.counts.unchanged)
         self._save_now_and_then()
 
     def _save_now_and_then(self) -> None:
@@ -59,14 +74,35 @@ class Running:
     def save(self) -> None:
         """Raises Cancelled where the job is gone."""
         with self.catalog.write() as connection:
-            if _find(connection, self.job.id) is None:
-                raise Cancelled
-            jobs.add_items(connection, self.job.id, self._items)
-            if self._progress is not None:
-                progress = self._progress
-                jobs.save_progress(
-                    connection, self.job.id, done=progress.done, total=progress.total, counts=progress.counts
-                )
+            self._write(connection)
+        self._saved()
+
+    def finish(self, state: JobState, problem: Problem | None) -> None:
+        """What is not saved yet, and the end, in one. Raises Cancelled where the job is gone."""
+        with self.catalog.write() as connection:
+            self._write(connection)
+            jobs.finish_job(connection, self.job.id, state=state, problem=problem)
+        self._saved()
+
+    def _write(self, connection: Connection) -> None:
+        if _find(connection, self.job.id) is None:
+            raise Cancelled
+        again = [item.key for item in self._items if self.before.pop(item.key, None) is not None]
+        jobs.drop_items(connection, self.job.id, again)
+        jobs.add_items(connection, self.job.id, self._items)
+        if self._progress is not None:
+            progress = self._progress
+            jobs.save_progress(
+                connection,
+                self.job.id,
+                done=progress.done,
+                total=progress.total,
+                counts=_together(self.before, progress.counts),
+                chunks=progress.chunks,
+                read_bytes=progress.bytes,
+            )
+
+    def _saved(self) -> None:
         self._items = []
         self._saved_at = time.monotonic()
 
@@ -96,6 +132,8 @@ class Jobs:
         self._behind: dict[str, deque[Job]] = {}
         self._behind_lock = threading.Lock()
         self._stops: dict[str, threading.Event] = {}
+        self._running: dict[str, Running] = {}
+        self._forgot_at = time.monotonic()
         self._closing = threading.Event()
         self._threads = [
             (
@@ -117,6 +155,7 @@ class Jobs:
                 self._enqueue(job)
         for thread, _ in self._threads:
             thread.start()
+        self._forget_old_jobs()
 
     def submit(
         self, *, kind: str, collection_id: str | None, source_id: str | None, request: Mapping[str, object]
@@ -125,9 +164,10 @@ class Jobs:
         if self._closing.is_set():
             raise Conflict("The service is stopping and takes no new work.", remedy="Ask again when it is back.")
         with self._catalog.write() as connection:
-            waiting = jobs.queued_for_source(connection, source_id) if source_id else None
-            if waiting is not None and waiting.kind == kind and dict(waiting.request) == dict(request):
-                return waiting
+            waiting = jobs.queued_for_source(connection, source_id) if source_id else []
+            for other in waiting[:1] if kind in _LAST_ONE_COUNTS else waiting:
+                if other.kind == kind and dict(other.request) == dict(request):
+                    return other
             job = jobs.create_job(
                 connection, kind=kind, collection_id=collection_id, source_id=source_id, request=request
             )
@@ -136,6 +176,9 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Job:
         """Asks a running job to stop; one that waits for its turn has ended when this returns."""
+        running = self._running.get(job_id)
+        if running is not None:  # before the catalog is asked: another writer may keep us waiting there
+            running.stop.set()
         with self._catalog.write() as connection:
             job = jobs.request_cancel(connection, job_id)
             if job.state == "queued":
@@ -144,6 +187,11 @@ class Jobs:
         if job.state not in jobs.FINISHED:
             self._stop(job_id).set()
         return job
+
+    def eta_seconds(self, job_id: str) -> float | None:
+        """How long a running job will still take; None where nobody knows."""
+        running = self._running.get(job_id)
+        return running.pace.eta_seconds() if running else None
 
     def wait(self, job_id: str, *, poll_seconds: float = 0.1) -> Job:
         """The job when it is finished."""
@@ -200,6 +248,8 @@ class Jobs:
             finally:
                 self._stops.pop(job.id, None)
                 self._let_next(job)
+            if time.monotonic() - self._forgot_at > _FORGET_EVERY_SECONDS:
+                self._forget_old_jobs()
 
     def _run(self, job_id: str) -> None:
         with self._catalog.write() as connection:  # one look and one step: nobody can cancel it in between
@@ -209,8 +259,12 @@ class Jobs:
             if job.cancel_requested:
                 jobs.finish_job(connection, job_id, state="cancelled", problem=None)
                 return
-            jobs.start_job(connection, job_id)
-        self._attempt(job, Running(job, self._catalog, self._stop(job_id)))
+            before = jobs.start_job(connection, job_id)
+        running = self._running[job_id] = Running(job, self._catalog, self._stop(job_id), before)
+        try:
+            self._attempt(job, running)
+        finally:
+            del self._running[job_id]
 
     def _find(self, job_id: str) -> Job | None:
         with self._catalog.read() as snapshot:
@@ -242,8 +296,7 @@ class Jobs:
         if self._is_gone(running.job):
             return
         try:
-            running.save()
-            self._finish(running.job, state, problem)
+            running.finish(state, problem)
         except Cancelled:  # it went just now
             log.info("Job %s is over: it was deleted with its source", running.job.id)
         except Exception:  # e.g. the disk is full
@@ -255,6 +308,16 @@ class Jobs:
             log.info("Job %s is over: it was deleted with its source", job.id)
         return gone
 
+    def _forget_old_jobs(self) -> None:
+        self._forgot_at = time.monotonic()
+        try:
+            while not self._closing.is_set():
+                with self._catalog.write() as connection:
+                    if not jobs.forget_old_jobs(connection):
+                        return
+        except Exception:  # e.g. the disk is full: the jobs that are kept too long harm nobody
+            log.exception("Old jobs could not be deleted")
+
     def _finish(self, job: Job, state: JobState, problem: Problem | None) -> None:
         with self._catalog.write() as connection:
             jobs.finish_job(connection, job.id, state=state, problem=problem)
@@ -265,6 +328,19 @@ def _find(connection: Connection, job_id: str) -> Job | None:
         return jobs.get_job(connection, job_id, items_limit=0)
     except NotFound:
         return None  # its collection or source was deleted meanwhile, and the job with it
+
+
+def _together(before: Mapping[str, str], counts: Counts) -> Counts:
+    """The counts of a job that went on: what it did before it was interrupted, and what it did since."""
+    did = Counter(before.values())
+    still_there = did.total() - did["deleted"]
+    return replace(
+        counts,
+        added=counts.added + did["added"] + did["partial"],
+        changed=counts.changed + did["changed"],
+        deleted=counts.deleted + did["deleted"],
+        unchanged=max(0, counts.unchanged - still_there),  # it may not have come to them again yet
+    )
 
 
 def _source_of(job: Job) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, Row, delete, insert, literal, select, tuple_, update
 
 from rag.catalog.engine import new_id, now
 from rag.catalog.tables import UtcDateTime, job_items, jobs
@@ -16,6 +16,13 @@ from rag.models import Problem
 
 JobState = Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
 FINISHED: frozenset[str] = frozenset({"succeeded", "partial", "failed", "cancelled"})
+_KEYS_AT_ONCE = 500  # in one statement
+_WITH_PROBLEM = ("failed", "partial")  # states of an item
+
+# A finished job is forgotten, items and all, when it is older than this and a thousand have finished after it.
+KEEP_JOBS = 1000
+KEEP_FOR = timedelta(days=30)
+_FORGET_AT_ONCE = 50  # jobs in one transaction: some have ten thousand items, and others want to write meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class Job:
     done: int
     total: int | None
     unit: str
+    chunks: int  # written so far
+    bytes: int  # read so far
     counts: Counts
     problem: Problem | None
     cancel_requested: bool
@@ -85,13 +94,44 @@ def create_job(
 
 
 def get_job(connection: Connection, job_id: str, *, items_limit: int = 1000) -> Job:
+    """With its first items, as they came; those with a problem are among them before any other."""
     row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
     if row is None:
         raise NotFound(f"There is no job {job_id}.", remedy="GET /v1/jobs lists those that there are.")
-    items = connection.execute(
-        select(job_items).where(job_items.c.job_id == job_id).order_by(job_items.c.id).limit(items_limit)
+    chosen = (
+        select(job_items.c.id)
+        .where(job_items.c.job_id == job_id)
+        .order_by(job_items.c.state.not_in(_WITH_PROBLEM), job_items.c.id)
+        .limit(items_limit)
+    )
+    items = (
+        connection.execute(select(job_items).where(job_items.c.id.in_(chosen)).order_by(job_items.c.id))
+        if items_limit
+        else ()
     )
     return _job(row, tuple(_item(item) for item in items))
+
+
+def list_items(
+    connection: Connection, job_id: str, *, state: str | None = None, after: int = 0, limit: int = 100
+) -> list[tuple[int, JobItem]]:
+    """Items of a job as they came, each with its number; those behind the number `after`."""
+    query = (
+        select(job_items).where(job_items.c.job_id == job_id, job_items.c.id > after).order_by(job_items.c.id)
+    ).limit(limit)
+    if state is not None:
+        query = query.where(job_items.c.state == state)
+    return [(row.id, _item(row)) for row in connection.execute(query)]
+
+
+def item_keys(connection: Connection, job_id: str, *, states: Sequence[str]) -> list[str]:
+    """Keys of all its items in one of these states, each once, as they came."""
+    query = (
+        select(job_items.c.key)
+        .where(job_items.c.job_id == job_id, job_items.c.state.in_(states))
+        .order_by(job_items.c.id)
+    )
+    return list(dict.fromkeys(connection.execute(query).scalars()))
 
 
 def list_jobs(
@@ -115,22 +155,46 @@ def unfinished_jobs(connection: Connection) -> list[Job]:
     return [_job(row, ()) for row in connection.execute(query)]
 
 
-def queued_for_source(connection: Connection, source_id: str) -> Job | None:
-    """A job for this source that waits, if there is one: asking again joins it."""
-    row = connection.execute(
-        select(jobs).where(jobs.c.source_id == source_id, jobs.c.state == "queued", ~jobs.c.cancel_requested)
-    ).first()
-    return _job(row, ()) if row else None
+def queued_for_source(connection: Connection, source_id: str) -> list[Job]:
+    """Jobs for this source that wait, newest first: asking the same again joins one of them."""
+    query = (
+        select(jobs)
+        .where(jobs.c.source_id == source_id, jobs.c.state == "queued", ~jobs.c.cancel_requested)
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    )
+    return [_job(row, ()) for row in connection.execute(query)]
 
 
-def start_job(connection: Connection, job_id: str) -> None:
-    values: dict[str, object] = {"state": "running", "started_at": now(), "done": 0, "total": None, "counts": {}}
+def start_job(connection: Connection, job_id: str) -> dict[str, str]:
+    """It is at work, again perhaps. Key → state of what it finished before its process died: that stays."""
+    values: dict[str, object] = {"state": "running", "done": 0, "total": None, "counts": {}, "chunks": 0, "bytes": 0}
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
-    connection.execute(job_items.delete().where(job_items.c.job_id == job_id))
+    # As of the first start, if this is not the first.
+    connection.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.started_at.is_(None)).values(started_at=now()))
+    connection.execute(delete(job_items).where(job_items.c.job_id == job_id, job_items.c.state == "failed"))
+    kept = select(job_items.c.key, job_items.c.state).where(job_items.c.job_id == job_id)
+    return {row.key: row.state for row in connection.execute(kept)}
 
 
-def save_progress(connection: Connection, job_id: str, *, done: int, total: int | None, counts: Counts) -> None:
-    connection.execute(update(jobs).where(jobs.c.id == job_id).values(done=done, total=total, counts=asdict(counts)))
+def drop_items(connection: Connection, job_id: str, keys: Sequence[str]) -> None:
+    """Forget what is about to be told anew."""
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[start : start + _KEYS_AT_ONCE]
+        connection.execute(delete(job_items).where(job_items.c.job_id == job_id, job_items.c.key.in_(some)))
+
+
+def save_progress(
+    connection: Connection,
+    job_id: str,
+    *,
+    done: int,
+    total: int | None,
+    counts: Counts,
+    chunks: int = 0,
+    read_bytes: int = 0,
+) -> None:
+    values = {"done": done, "total": total, "counts": asdict(counts), "chunks": chunks, "bytes": read_bytes}
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
 
 
 def add_items(connection: Connection, job_id: str, items: Sequence[JobItem]) -> None:
@@ -163,6 +227,18 @@ def request_cancel(connection: Connection, job_id: str) -> Job:
     return get_job(connection, job_id)
 
 
+def forget_old_jobs(connection: Connection, *, keep: int = KEEP_JOBS, keep_for: timedelta = KEEP_FOR) -> int:
+    """Delete some finished jobs that nobody needs to see any more, and their items. Returns how many."""
+    kept = (
+        select(jobs.c.id)
+        .where(jobs.c.finished_at.is_not(None))
+        .order_by(jobs.c.finished_at.desc(), jobs.c.id.desc())
+        .limit(keep)
+    )
+    old = select(jobs.c.id).where(jobs.c.finished_at < now() - keep_for, jobs.c.id.not_in(kept)).limit(_FORGET_AT_ONCE)
+    return connection.execute(delete(jobs).where(jobs.c.id.in_(old))).rowcount
+
+
 def _job(row: Row[Any], items: tuple[JobItem, ...]) -> Job:
     return Job(
         id=row.id,
@@ -174,6 +250,8 @@ def _job(row: Row[Any], items: tuple[JobItem, ...]) -> Job:
         done=row.done,
         total=row.total,
         unit=row.unit,
+        chunks=row.chunks,
+        bytes=row.bytes,
         counts=Counts(**row.counts),
         problem=Problem(**row.problem) if row.problem else None,
         cancel_requested=row.cancel_requested,
