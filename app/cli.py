@@ -49,7 +49,9 @@ InCollection = Annotated[str, typer.Option("--collection", "-c", help="Name or i
 InCollections = Annotated[list[str] | None, typer.Option("--collection", "-c", help="Name; repeat for several. All.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 TopK = Annotated[int | None, typer.Option(min=1, max=50, help="Passages to look for.")]
-AllowDeletes = Annotated[bool, typer.Option(help="Permit removing more than a fifth of a source.")]
+AllowDeletes = Annotated[
+    bool, typer.Option(help="Permit removing more than ATTEST_MAX_DELETE_SHARE (a fifth) of a source, or all of it.")
+]
 Verify = Annotated[bool, typer.Option(help="Read everything, whatever the source says has not changed.")]
 
 
@@ -269,7 +271,7 @@ def sync(
     with connected() as client:
         chosen = _choose(client.sources(collection=collection), source or [])
         if dry_run:
-            _show_plans(client, chosen, verify=verify, as_json=as_json)
+            _show_plans(client, chosen, allow_deletes=allow_deletes, verify=verify, as_json=as_json)
             return
         run_sync(client, chosen, allow_deletes=allow_deletes, verify=verify, as_json=as_json)
 
@@ -289,21 +291,31 @@ def _choose(sources: list[dict[str, Any]], wanted: list[str]) -> list[dict[str, 
     return chosen
 
 
-def _show_plans(client: Client, sources: list[dict[str, Any]], *, verify: bool, as_json: bool) -> None:
+def _show_plans(
+    client: Client, sources: list[dict[str, Any]], *, allow_deletes: bool, verify: bool, as_json: bool
+) -> None:
     from app.client import part
     from app.terminal import counts, hint, show_json, table
 
-    body = {"dry_run": True, "verify": verify}
+    body = {"dry_run": True, "allow_deletes": allow_deletes, "verify": verify}
     plans = [(item, client.post(f"/v1/sources/{part(item['id'])}/sync", body)) for item in sources]
     if as_json:
         show_json({"plans": [{"source_id": item["id"], "source": item["name"], **plan} for item, plan in plans]})
-        return
-    rows = [(source["name"], line["state"], line["key"]) for source, plan in plans for line in plan["items"]]
-    table(("source", "plan", "document"), rows[:_MOST_PLAN_LINES])
-    if len(rows) > _MOST_PLAN_LINES:
-        hint(f"… and {len(rows) - _MOST_PLAN_LINES} more; --json has all of them.")
-    for item, plan in plans:
-        hint(f"{item['name']}: {counts(plan['counts']) or 'nothing there'}")
+    else:
+        rows = [
+            (source["name"], line["state"], line["key"], line["reason"])
+            for source, plan in plans
+            for line in plan["items"]
+        ]
+        table(("source", "plan", "document", "why"), rows[:_MOST_PLAN_LINES])
+        if len(rows) > _MOST_PLAN_LINES:
+            hint(f"… and {len(rows) - _MOST_PLAN_LINES} more; --json has all of them.")
+        for item, plan in plans:
+            hint(f"{item['name']}: {counts(plan['counts']) or 'nothing there'}")
+            if plan["problem"]:
+                hint(f"{item['name']}: {plan['problem']['detail']} {plan['problem']['remedy']}".rstrip())
+    if any(plan["problem"] for _, plan in plans):  # as the sync itself would end
+        raise typer.Exit(PARTIAL if any(plan["counts"] for _, plan in plans) else FAILED)
 
 
 def run_sync(

@@ -42,15 +42,19 @@ class Prepared:
     @property
     def title(self) -> str:
         """What a person would call it: the source's word, the document's own, or its file name."""
-        own = self.original.title if self.original else None
-        found = own or (self.parsed.title if self.parsed else None)
-        return (found or (self.original.name if self.original else "") or self.item.key).strip()
+        return self.own_title or ((self.original.name if self.original else "") or self.item.key).strip()
+
+    @property
+    def own_title(self) -> str:
+        """The title that goes to the embedder; empty where there is a file name only: a renamed file embeds nothing."""
+        given = self.original.title if self.original else None
+        return (given or (self.parsed.title if self.parsed else None) or "").strip()
 
 
-def load(item: Item, *, read: Read, options: ReadOptions, known: tuple[str | None, str | None]) -> Prepared:
+def load(item: Item, *, read: Read | None, options: ReadOptions, known: tuple[str | None, str | None]) -> Prepared:
     """Fetch and read one item; of its errors only SourceError is raised, the others are its problem.
 
-    `known` is the (content hash, pipeline) that is stored of it.
+    `known` is the (content hash, pipeline) that is stored of it. With `read` None its bytes are looked at and not read.
     """
     original: Original | None = None
     digest = pipeline = None
@@ -67,9 +71,12 @@ def load(item: Item, *, read: Read, options: ReadOptions, known: tuple[str | Non
         told = original.parsed is not None or original.title is not None or bool(original.metadata)
         if (digest, pipeline) == known and not told:
             return Prepared(item, original, digest, pipeline, None, "ok", (), same=True)
-        parsed = original.parsed or read(
-            original.data, name=original.name, media_type=original.media_type, options=options
-        )
+        if original.parsed is not None:
+            parsed = original.parsed
+        elif read is None:
+            return Prepared(item, original, digest, pipeline, None, "ok", ())
+        else:
+            parsed = read(original.data, name=original.name, media_type=original.media_type, options=options)
     except SourceError:
         raise
     except AttestError as problem:
@@ -93,7 +100,7 @@ def pieces_of(prepared: Prepared, *, base: KnowledgeBase, target_tokens: int) ->
     assert prepared.parsed is not None
     return split(
         prepared.parsed,
-        title=prepared.title,
+        title=prepared.own_title,
         count_tokens=base.embedder.count_tokens,
         window=base.embedder.window,
         target_tokens=target_tokens,

@@ -6,18 +6,21 @@ What a sync may conclude from silence: nothing. Only a listing that ended well s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.interrupt import Cancelled as Cancelled
+from ingest.interrupt import Listening
 from ingest.pipeline import Prepared, Read, embed_missing, load, pieces_of
 from ingest.readers import registry
 from ingest.readers.options import ReadOptions
+from ingest.reasons import newer_reader, state_moved, state_stood
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Connection
 from rag.catalog.jobs import Counts, JobItem
@@ -36,36 +39,63 @@ _BATCH_DOCUMENTS = 200
 _EMBED_CHUNKS = 64  # a second or so of a CPU, after which a cancel is heard
 _LOOK_SECONDS = 0.2  # whether to stop, while a document is being read
 _AHEAD = 16  # items being read while others are embedded: bounds the memory
-_MASS_DELETION_SHARE = 0.2  # of a source; more stops and asks
-_MASS_DELETION_LEAST = 5  # documents; below, a fifth is one file
+_MASS_DELETION_LEAST = 5  # documents; of a source of four, a fifth is less than one file
+_MOST_TOUCHES = 500  # documents that turned out unchanged, before that is noted: their rows wait in memory
 _TRY_AGAIN = frozenset({"failed", "blocked", "needs_password", "too_large"})  # another day may be another answer
-
-
-class Cancelled(Exception):  # not an error: somebody asked for it
-    """The job was asked to stop; what was written stays, whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
+    """How far a run is. `chunks` were written and `bytes` read so far; a `total` of None is not known yet."""
+
     done: int
     total: int | None
     counts: Counts
+    chunks: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """`allow_deletes`: a plan may remove more than a fifth. `verify`: read everything, whatever the source says.
-    `partial`: the listing is not all that there is, so what it leaves out is not gone."""
+    """`allow_deletes`: a plan may remove more than the share that stops it, or everything. `verify`: read everything,
+    whatever the source says. `partial`: the listing is short and not all that there is, so what it leaves out is not
+    gone. `only`: load the items with these keys and no others, whether they changed or not; nothing is deleted."""
 
     allow_deletes: bool = False
     verify: bool = False
     partial: bool = False
+    only: frozenset[str] | None = None
+
+    @property
+    def may_delete(self) -> bool:
+        return not self.partial and self.only is None
+
+
+PlannedState = Literal["added", "changed", "unchanged", "deleted", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would do with one item, and why, in words for people."""
+
+    state: PlannedState
+    key: str
+    uri: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`problem`: why the listing could not be completed, or why the run would delete nothing of what is gone."""
+
+    items: list[Planned]
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     counts: Counts
-    problem: Problem | None = None  # why the listing could not be completed
+    problem: Problem | None = None  # why the listing could not be completed, or why nothing was deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +104,16 @@ class _Ready:
 
     prepared: Prepared
     pieces: list[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class _Touched:
+    """A document that says what it said, and waits to be noted with others. `said` where its row is written anew."""
+
+    before: Known
+    state: Mapping[str, str]
+    content_sha256: str | None
+    said: Prepared | None = None
 
 
 @dataclass
@@ -90,76 +130,173 @@ class Sync:
     report_progress: Callable[[Progress], None]
     cancelled: Callable[[], bool]
     readers: int = 2
+    max_delete_share: float = 0.2  # of a source's documents; a plan that removes more stops and asks
     _counts: Counts = field(default_factory=Counts)
     _done: int = 0
     _total: int | None = None
     _waiting: list[_Ready] = field(default_factory=list)
     _waiting_chunks: int = 0
+    _touched: list[_Touched] = field(default_factory=list)
+    _known: dict[str, Known] = field(default_factory=dict)
+    _chunks: int = 0
+    _bytes: int = 0
 
     def run(self, listing: Source, options: SyncOptions) -> Report:
-        with self.base.catalog.read() as snapshot:
-            known = knowledge.known_documents(snapshot, self.source.id)
-            self._embedder_id = versions.embedder_of(snapshot, self.collection.index_id)[0]
-        self._total = len(known) if known and not options.partial else None  # most likely as many as the last time
+        self._remember(options)
+        self._total = len(self._known) if self._known and not options.partial else None  # most likely as the last time
         seen: set[str] = set()
         problem: Problem | None = None
         try:
-            with closing(self._prepared(listing, known, seen, options)) as found:
+            with closing(self._prepared(listing, seen, options)) as found:
                 for prepared in found:
-                    self._take(prepared, known.get(prepared.item.key))
+                    self._take(prepared, self._known.get(prepared.item.key))
         except SourceError as failure:
             problem = Problem(failure.code, failure.detail, failure.remedy)
         self._write_waiting()
-        if problem is None and not options.partial:
-            problem = self._delete([known[key] for key in known.keys() - seen], of=len(known), options=options)
+        self._write_touched()
+        if problem is None and options.may_delete:
+            gone = self._gone(seen)
+            problem = self._brake(gone, seen, options)
+            if problem is None:
+                self._delete(gone)
         self._progress()
-        if problem is None and not options.partial:
+        if problem is None and options.may_delete:
             with self.base.catalog.write() as connection:
                 knowledge.mark_synced(connection, self.source.id)
         return Report(self._counts, problem)
 
-    def plan(self, listing: Source, options: SyncOptions) -> list[tuple[str, str, str]]:
-        """(state, key, uri) of all that `run` would do, by what the source says of its items. Touches nothing."""
-        with self.base.catalog.read() as snapshot:
-            known = knowledge.known_documents(snapshot, self.source.id)
-        planned: dict[str, tuple[str, str, str]] = {}
-        for item in listing.items({} if options.verify else {key: value.state for key, value in known.items()}):
-            before = known.get(item.key)
-            if isinstance(item, Unlisted):
-                state = "failed"
-            elif before is None:
-                state = "added"
-            else:
-                state = "unchanged" if not options.verify and self._is_unchanged(item, before) else "changed"
-            planned.setdefault(item.key, (state, item.key, item.uri))
-        gone = [("deleted", key, before.uri) for key, before in known.items() if key not in planned]
-        return [*planned.values(), *gone]
+    def plan(self, listing: Source, options: SyncOptions) -> Plan:
+        """All that `run` would do. Touches nothing; of what may have changed it looks at the bytes, and reads no text.
 
-    # ── reading ahead ─────────────────────────────────────────────────────────────────────────
-
-    def _prepared(
-        self, listing: Source, known: Mapping[str, Known], seen: set[str], options: SyncOptions
-    ) -> Generator[Prepared]:
-        """Items that have to be looked into, in the order of the listing, read by threads ahead of the embedding."""
-        states = {} if options.verify else {key: item.state for key, item in known.items()}
-        queue: list[Future[Prepared]] = []
-        pool = ThreadPoolExecutor(self.readers, thread_name_prefix="read")
+        A document whose bytes changed and whose text did not (a PDF saved again) is planned as changed.
+        """
+        self._remember(options)
+        items: list[Planned] = []
+        seen: set[str] = set()
         try:
-            for item in listing.items(states):
-                self._stop_if_cancelled()
+            with closing(self._decided(listing, seen, options)) as found:
+                for item, before, planned in found:
+                    if isinstance(item, Item) and before is not None and planned.state in ("added", "changed"):
+                        planned = self._looked_at(item, before, planned, options)
+                    items.append(planned)
+        except SourceError as failure:
+            return Plan(items, Problem(failure.code, failure.detail, failure.remedy))
+        if not options.may_delete:
+            return Plan(items)
+        gone = self._gone(seen)
+        items += [Planned("deleted", item.key, item.uri, "not in the listing any more") for item in gone]
+        return Plan(items, self._brake(gone, seen, options))
+
+    def _remember(self, options: SyncOptions) -> None:
+        with self.base.catalog.read() as snapshot:
+            self._embedder_id = versions.embedder_of(snapshot, self.collection.index_id)[0]
+            self._known = {} if options.partial else knowledge.known_documents(snapshot, self.source.id)
+
+    # ── deciding, for the plan and for the run ────────────────────────────────────────────────
+
+    def _decided(
+        self, listing: Source, seen: set[str], options: SyncOptions
+    ) -> Generator[tuple[Item | Unlisted, Known | None, Planned]]:
+        """Each item of the listing once, with what is known of it, and what is to be done by what its source says."""
+        states = {key: item.state for key, item in self._known.items()}
+        # Left at once when somebody asks for that, be the server ever so slow.
+        with closing(Listening(listing, cancelled=self.cancelled).items(states)) as found:  # type: ignore[type-var]
+            for item in found:
                 if item.key in seen:
                     continue  # a site may list a page twice
                 seen.add(item.key)
+                before = self._before(item.key, options)
+                if before is None and options.only is not None and item.key not in options.only:
+                    continue
+                yield item, before, self._decide(item, before, options)
+
+    def _before(self, key: str, options: SyncOptions) -> Known | None:
+        if options.partial and key not in self._known:
+            with self.base.catalog.read() as snapshot:
+                self._known |= knowledge.known_documents(snapshot, self.source.id, key=key)
+        return self._known.get(key)
+
+    def _decide(self, item: Item | Unlisted, before: Known | None, options: SyncOptions) -> Planned:
+        if options.only is not None and item.key not in options.only:
+            return Planned("unchanged", item.key, item.uri, "not among those asked for")
+        if isinstance(item, Unlisted):
+            return Planned("failed", item.key, item.uri, item.problem.detail)
+        if before is None:
+            return Planned("added", item.key, item.uri, "new")
+        why = self._why_read(item, before, options)
+        if why is None:
+            said = "not modified, says its source" if item.unchanged else state_stood(item.state)
+            return Planned("unchanged", item.key, item.uri, said)
+        return Planned("added" if before.version is None else "changed", item.key, item.uri, why)
+
+    def _why_read(self, item: Item, before: Known, options: SyncOptions) -> str | None:
+        """Why it has to be looked into; None where it is unchanged by what the source says of it, as long as its
+        reader would make the same of it today."""
+        if before.status in _TRY_AGAIN:
+            return "could not be read last time"
+        if before.pipeline is None:
+            return "was not read yet"
+        if not registry.is_current(before.pipeline, self.read_options):
+            return newer_reader(before.pipeline)
+        if options.only is not None:
+            return "asked for"
+        if options.verify:
+            return "everything is read"
+        if item.unchanged or (item.state and dict(item.state) == dict(before.state)):
+            return None
+        return state_moved(before.state, item.state)
+
+    def _looked_at(self, item: Item, before: Known, planned: Planned, options: SyncOptions) -> Planned:
+        """The plan of an item that has to be looked into, after a look at its bytes, where they can tell."""
+        if before.status in _TRY_AGAIN or not registry.is_current(before.pipeline or "", self.read_options):
+            return planned
+        prepared = load(item, read=None, options=self.read_options, known=_stored(before, options))
+        if prepared.status not in ("ok", "partial"):
+            return replace(planned, state="failed", reason=prepared.problems[0].detail)
+        if prepared.same or _says_the_same(prepared, before):
+            return replace(planned, state="unchanged", reason="same content")
+        return replace(planned, reason="content changed" if options.verify else planned.reason)
+
+    def _gone(self, seen: set[str]) -> list[Known]:
+        return [item for key, item in self._known.items() if key not in seen]
+
+    def _brake(self, gone: Sequence[Known], seen: set[str], options: SyncOptions) -> Problem | None:
+        """Why nothing of what is gone may be deleted without being asked for."""
+        if not gone or options.allow_deletes:
+            return None
+        remedy = "If that is right, sync again with --allow-deletes (API: allow_deletes)."
+        if not seen:
+            return Problem(
+                "empty-listing",
+                f"“{self.source.name}” has nothing in it now, where {len(self._known)} documents were. "
+                "Nothing was deleted.",
+                f"Check that it is mounted and complete. {remedy}",
+            )
+        if len(gone) < _MASS_DELETION_LEAST or len(gone) <= self.max_delete_share * len(self._known):
+            return None
+        return Problem(
+            "mass-deletion",
+            f"{len(gone)} of {len(self._known)} documents of “{self.source.name}” are gone from it, "
+            f"more than {self.max_delete_share:.0%}. Nothing was deleted.",
+            remedy,
+        )
+
+    # ── reading ahead ─────────────────────────────────────────────────────────────────────────
+
+    def _prepared(self, listing: Source, seen: set[str], options: SyncOptions) -> Generator[Prepared]:
+        """Items that have to be looked into, in the order of the listing, read by threads ahead of the embedding."""
+        queue: list[Future[Prepared]] = []
+        pool = ThreadPoolExecutor(self.readers, thread_name_prefix="read")
+        try:
+            for item, before, planned in self._decided(listing, seen, options):
                 if self._total is not None and len(seen) > self._total:
                     self._total = None  # there are more, and nobody knows how many, before the listing ends
-                if isinstance(item, Unlisted):
-                    self._count_failure(item.key, item.uri, item.problem, known.get(item.key))
-                elif not options.verify and self._is_unchanged(item, known.get(item.key)):
-                    self._count(unchanged=1)
+                if planned.state == "unchanged":
+                    self._leave(item, before)
+                elif isinstance(item, Unlisted):
+                    self._count_failure(item.key, item.uri, item.problem, before)
                 else:
-                    before = known.get(item.key)
-                    final = before is not None and before.status not in _TRY_AGAIN
-                    stored = (before.content_sha256, before.pipeline) if before and final else (None, None)
+                    stored = _stored(before, options)
                     queue.append(pool.submit(load, item, read=self._read, options=self.read_options, known=stored))
                 while len(queue) >= _AHEAD or (queue and queue[0].done()):
                     yield self._result(queue.pop(0))
@@ -167,11 +304,17 @@ class Sync:
             yield from self._rest(queue)  # what was listed before counts
             raise
         else:
-            self._total = len(seen)
+            self._total = len(seen) if options.only is None else None
             yield from self._rest(queue)
         finally:
             # Not waited for: what is being read at a cancel ends by itself, and nobody takes its result.
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, item: Item | Unlisted, before: Known | None) -> None:
+        """It is unchanged; but a server that was moved names the same page by another ETag, and is asked by it next."""
+        if isinstance(item, Item) and item.unchanged and before and dict(item.state) != dict(before.state):
+            self._touch(_Touched(before, item.state, before.content_sha256))
+        self._count(unchanged=1)
 
     def _rest(self, queue: list[Future[Prepared]]) -> Generator[Prepared]:
         while queue:
@@ -192,28 +335,14 @@ class Sync:
                 raise Unavailable("The job was stopped.") from None
             raise
 
-    def _is_unchanged(self, item: Item, before: Known | None) -> bool:
-        """By what the source says of it, as long as its reader would make the same of it today."""
-        if before is None or before.pipeline is None or before.status in _TRY_AGAIN:
-            return False
-        same = item.unchanged or (bool(item.state) and dict(item.state) == dict(before.state))
-        return same and registry.is_current(before.pipeline, self.read_options)
-
-    # ── deciding ──────────────────────────────────────────────────────────────────────────────
+    # ── taking what was read ──────────────────────────────────────────────────────────────────
 
     def _take(self, prepared: Prepared, before: Known | None) -> None:
         self._stop_if_cancelled()
+        self._bytes += len(prepared.original.data) if prepared.original else 0
         if before is not None and (prepared.same or _says_the_same(prepared, before)):
-            with self.base.catalog.write() as connection:
-                if prepared.same:
-                    knowledge.touch_document(
-                        connection,
-                        before.document_id,
-                        state=_state_of(prepared),
-                        content_sha256=prepared.content_sha256,
-                    )
-                else:
-                    self._save_row(connection, prepared)
+            said = None if prepared.same else _without_text(prepared)
+            self._touch(_Touched(before, _state_of(prepared), prepared.content_sha256, said))
             self._count(unchanged=1)
             return
         if prepared.parsed is None or not prepared.parsed.text.strip():
@@ -258,6 +387,26 @@ class Sync:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
+    def _touch(self, touched: _Touched) -> None:
+        self._touched.append(touched)
+        if len(self._touched) >= _MOST_TOUCHES:
+            self._write_touched()
+
+    def _write_touched(self) -> None:
+        """What was looked into and found unchanged, many in one commit."""
+        touched, self._touched = self._touched, []
+        if not touched:
+            return
+        with self.base.catalog.write() as connection:
+            for item in touched:
+                document_id = item.before.document_id
+                if item.said is None:
+                    knowledge.touch_document(
+                        connection, document_id, state=item.state, content_sha256=item.content_sha256
+                    )
+                elif versions.active_version(connection, document_id) == item.before.version:
+                    self._save_row(connection, item.said)  # else it was deleted meanwhile, and stays so
+
     def _write_waiting(self) -> None:
         """What waits becomes active, all in one transaction. Texts that were embedded once are not embedded again."""
         batch, self._waiting, self._waiting_chunks = self._waiting, [], 0
@@ -286,6 +435,7 @@ class Sync:
                 self._save_row(connection, ready.prepared)
 
         self.base.caches.publish(flips, collection=self.collection, staged_keys=keys, also=describe)
+        self._chunks += len(keys)
         self.report_items(items)
         added = sum(1 for flip in flips if flip.old_version is None)
         self._count(added=added, changed=len(flips) - added)
@@ -350,19 +500,12 @@ class Sync:
         )
         knowledge.set_metadata(connection, document_id, prepared.parsed.metadata)
 
-    def _delete(self, gone: list[Known], *, of: int, options: SyncOptions) -> Problem | None:
+    def _delete(self, gone: Sequence[Known]) -> None:
         if not gone:
-            return None
-        if len(gone) >= _MASS_DELETION_LEAST and len(gone) > _MASS_DELETION_SHARE * of and not options.allow_deletes:
-            return Problem(
-                "mass-deletion",
-                f"{len(gone)} of {of} documents of “{self.source.name}” are gone from it. Nothing was deleted.",
-                "If that is right, sync again with --allow-deletes (API: allow_deletes).",
-            )
+            return
         self.base.caches.retire([(item.document_id, item.version) for item in gone], collection=self.collection)
         self.report_items([JobItem(item.key, item.uri, "deleted", item.document_id) for item in gone])
         self._count(deleted=len(gone))
-        return None
 
     # ── counting ──────────────────────────────────────────────────────────────────────────────
 
@@ -381,7 +524,7 @@ class Sync:
         self._progress()
 
     def _progress(self) -> None:
-        self.report_progress(Progress(self._done, self._total, self._counts))
+        self.report_progress(Progress(self._done, self._total, self._counts, self._chunks, self._bytes))
 
     def _stop_if_cancelled(self) -> None:
         if self.cancelled():
@@ -399,3 +542,24 @@ def _state_of(prepared: Prepared) -> Mapping[str, str]:
     if prepared.original is not None and prepared.original.state:
         return prepared.original.state
     return prepared.item.state
+
+
+def _without_text(prepared: Prepared) -> Prepared:
+    """What its row needs, and no more of it in memory."""
+    assert prepared.original is not None
+    assert prepared.parsed is not None
+    return replace(
+        prepared,
+        original=replace(prepared.original, data=b"", parsed=None),
+        parsed=replace(prepared.parsed, text="", blocks=(), pages=()),
+    )
+
+
+def _stored(before: Known | None, options: SyncOptions) -> tuple[str | None, str | None]:
+    """(content hash, pipeline) under which the same bytes need no reading. A failure is read again when it may end
+    otherwise, and whenever somebody asks for it."""
+    if before is None or before.status in _TRY_AGAIN:
+        return None, None
+    if options.only is not None and before.status not in ("ok", "partial"):
+        return None, None
+    return before.content_sha256, before.pipeline

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import stat
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,16 @@ _NOBODY_WANTS = re.compile(
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # non-blocking: a pipe put there must not hang us
 
 
+# A file that was changed so shortly before it was read may have been changed once more since, within one tick of its
+# file system's clock (2 s on FAT, some ms on ext4): the next sync looks at its bytes again, as git does.
+_UNSETTLED_NS = 2_000_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     parts: tuple[str, ...]  # as the file system has them, links resolved
     key: str
-    size: int
-    mtime_ns: int
+    status: os.stat_result
 
 
 class FolderSource:
@@ -73,6 +78,25 @@ class FolderSource:
                 f"The folder {self._root.name} was replaced while it was read.", remedy="Sync again when it is at rest."
             )
 
+    @property
+    def folder(self) -> Path | None:
+        """The real folder; None where the source is a single file."""
+        return self._root if self._single is None else None
+
+    def may_list(self, path: Path) -> bool:
+        """Whether something that happened to `path` can change the listing. What is gone may have been a folder."""
+        if path == self._root or not path.is_relative_to(self._root):
+            return False
+        parts = path.relative_to(self._root).parts
+        key = _shown("/".join(parts))
+        if any(_skipped(part) for part in parts) or covers(self._exclude, key):
+            return False
+        try:
+            found = path.lstat()
+        except OSError:
+            return True
+        return not stat.S_ISREG(found.st_mode) or self._wanted(key)
+
     def _identity(self) -> tuple[int, int]:
         try:
             found = self._root.stat()
@@ -95,7 +119,7 @@ class FolderSource:
         except OSError as error:
             raise self._unreadable(name, error) from error
         if stat.S_ISREG(found.st_mode):
-            yield _File((name,), _shown(name), found.st_size, found.st_mtime_ns)
+            yield _File((name,), _shown(name), found)
 
     def _walk(self) -> Iterator[_File]:
         """Depth first, by key. Links to folders are followed only into folders that are not walked on their own."""
@@ -111,7 +135,7 @@ class FolderSource:
                 if not matches(self._exclude, key, folder=True):
                     waiting.append(self._listed(parts, f"{key}/", linked))
             elif stat.S_ISREG(found.st_mode) and self._wanted(key):
-                yield _File(parts, key, found.st_size, found.st_mtime_ns)
+                yield _File(parts, key, found)
 
     def _listed(
         self, parts: tuple[str, ...], prefix: str, linked: set[str]
@@ -167,7 +191,7 @@ class FolderSource:
 
     def _item(self, file: _File) -> Item:
         uri = f"{_shown(self._root.name)}/{file.key}" if self._single is None and self._root.name else file.key
-        return Item(key=file.key, uri=uri, state=_state(file.size, file.mtime_ns), load=lambda: self._load(file, uri))
+        return Item(key=file.key, uri=uri, state=_state(file.status), load=lambda: self._load(file, uri))
 
     def _load(self, file: _File, uri: str) -> Original:
         for _ in range(2):
@@ -180,6 +204,7 @@ class FolderSource:
 
     def _read(self, file: _File, uri: str) -> Original | None:
         """The file as one moment has it; None where it changed meanwhile."""
+        began = time.time_ns()
         try:
             descriptor = self._open(file.parts)
             with os.fdopen(descriptor, "rb") as stream:
@@ -199,10 +224,9 @@ class FolderSource:
             raise DocumentError("failed", f"{uri} cannot be read ({error.strerror}).", remedy=remedy) from error
         if len(data) > self._max_bytes:
             raise self._too_large(uri)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        if _state(before) != _state(after) or len(data) != after.st_size:
             return None
-        name = _shown(file.parts[-1])
-        return Original(data=data, name=name, state=_state(after.st_size, after.st_mtime_ns))
+        return Original(data=data, name=_shown(file.parts[-1]), state=_state(after) | _unsettled(after, began))
 
     def _too_large(self, uri: str) -> DocumentError:
         return DocumentError(
@@ -239,8 +263,22 @@ def _allowed(path: Path, roots: Sequence[Path]) -> Path:
     return resolved
 
 
-def _state(size: int, mtime_ns: int) -> dict[str, str]:
-    return {"size": str(size), "mtime_ns": str(mtime_ns)}
+def _state(found: os.stat_result) -> dict[str, str]:
+    """Anybody may set the time of modification back (`touch -r`, `cp -p`); the time of change (ctime) nobody can, and
+    another file in its place has another inode. Where only these moved the bytes are looked at, and decide."""
+    return {
+        "size": str(found.st_size),
+        "mtime_ns": str(found.st_mtime_ns),
+        "ctime_ns": str(found.st_ctime_ns),
+        "inode": str(found.st_ino),
+    }
+
+
+def _unsettled(found: os.stat_result, read_ns: int) -> dict[str, str]:
+    """A mark that no listing has, so the state that is kept differs from the next one. A clock that is ahead (a file
+    server's) leaves it standing; a time of modification that somebody set into the future does not."""
+    just_changed = read_ns - found.st_ctime_ns < _UNSETTLED_NS or abs(read_ns - found.st_mtime_ns) < _UNSETTLED_NS
+    return {"unsettled": "1"} if just_changed else {}
 
 
 def _scan(folder: int) -> dict[str, os.stat_result]:

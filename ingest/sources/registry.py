@@ -40,14 +40,14 @@ class Limits:
     delay_seconds: float
 
 
-def open_source(record: SourceRecord, *, limits: Limits, base: KnowledgeBase) -> Source:
-    """Raises InvalidInput or NotAllowed where the configuration cannot be used; nothing is contacted yet."""
+def open_source(record: SourceRecord, *, limits: Limits, base: KnowledgeBase, verify: bool = False) -> Source:
+    """With `verify` nothing is asked whether it changed: a server may say so wrongly. Raises InvalidInput or NotAllowed where the configuration cannot be used; nothing is contacted yet."""
     opener = _OPENERS.get(record.kind)
     if opener is None:
         if record.kind == "upload":
             return UploadSource(record.id, base=base)
         raise InvalidInput(f"“{record.kind}” is no kind of source.", remedy="Use folder, web or database.")
-    return opener(record.config, limits)
+    return opener(record.config, limits, verify)
 
 
 def read_options(record: SourceRecord, *, ocr: bool) -> ReadOptions:
@@ -62,7 +62,7 @@ def read_options(record: SourceRecord, *, ocr: bool) -> ReadOptions:
     return ReadOptions(passwords=tuple((found or "").splitlines()), ocr=ocr)
 
 
-def _folder(config: Mapping[str, Any], limits: Limits) -> Source:
+def _folder(config: Mapping[str, Any], limits: Limits, _verify: bool) -> Source:
     return FolderSource(
         path=Path(config["path"]).expanduser(),
         include=config.get("include") or (),
@@ -73,7 +73,7 @@ def _folder(config: Mapping[str, Any], limits: Limits) -> Source:
     )
 
 
-def _web(config: Mapping[str, Any], limits: Limits) -> Source:
+def _web(config: Mapping[str, Any], limits: Limits, verify: bool) -> Source:
     crawl = config.get("crawl")
     return WebSource(
         urls=config.get("urls") or (),
@@ -86,10 +86,11 @@ def _web(config: Mapping[str, Any], limits: Limits) -> Source:
         headers={name: _secret(variable) for name, variable in (config.get("headers_env") or {}).items()},
         delay_seconds=limits.delay_seconds,
         max_bytes=limits.max_page_bytes,
+        conditional=not verify,
     )
 
 
-def _database(config: Mapping[str, Any], limits: Limits) -> Source:
+def _database(config: Mapping[str, Any], limits: Limits, _verify: bool) -> Source:
     options = {
         key: value for key, value in config.items() if key not in ("url_env", "passwords_env") and value is not None
     }
@@ -117,7 +118,7 @@ def _value(variable: str) -> str | None:
     return os.environ.get(variable) or dotenv_values(_DOTENV).get(variable)
 
 
-_OPENERS: dict[str, Callable[[Mapping[str, Any], Limits], Source]] = {
+_OPENERS: dict[str, Callable[[Mapping[str, Any], Limits, bool], Source]] = {
     "folder": _folder,
     "web": _web,
     "database": _database,

@@ -46,11 +46,18 @@ class Visitor:
     """Visits the addresses of one listing, and remembers which keys it has given out."""
 
     def __init__(
-        self, transport: Transport, known: Mapping[str, Mapping[str, str]], *, keep_links: bool, robots: Robots
+        self,
+        transport: Transport,
+        known: Mapping[str, Mapping[str, str]],
+        *,
+        keep_links: bool,
+        robots: Robots,
+        conditional: bool = True,
     ) -> None:
         self._transport = transport
         self._known = known
         self._keep_links = keep_links
+        self._conditional = conditional
         self._robots = robots
         self._spool = Spool()
         self._given: dict[str, str] = {}  # key → hash of the content
@@ -79,7 +86,7 @@ class Visitor:
         try:
             if not self._robots.allows(url):
                 return self._failure(url, role, _forbidden(url))
-            may_ask = not self._keep_links or "links" in state
+            may_ask = self._conditional and (not self._keep_links or "links" in state)
             page = self._transport.get(
                 url,
                 etag=state.get("etag") if may_ask else None,

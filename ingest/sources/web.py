@@ -27,6 +27,7 @@ class WebSource:
     A page's key is where its redirects end, or the canonical address it names. A page that answers 404 or 410 is not
     listed; one that fails otherwise is Unlisted. `include` and `exclude` are globs over a found page's path and query
     (over the whole URL where they contain `://`); `*` crosses slashes. Excluded pages are not followed either.
+    Without `conditional`, pages are fetched whole, whatever their ETag or date of modification was.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class WebSource:
         headers: Mapping[str, str] | None = None,
         delay_seconds: float = 1.0,
         max_bytes: int,
+        conditional: bool = True,
         transport: Transport | None = None,
     ) -> None:
         _check_limits(urls, sitemap, crawl_depth, crawl_max_pages)
@@ -51,6 +53,7 @@ class WebSource:
         self._sitemap = normalise(sitemap) if sitemap else None
         self._crawl_depth = crawl_depth
         self._crawl_max_pages = crawl_max_pages
+        self._conditional = conditional
         self._include = [_glob(pattern) for pattern in include]
         self._exclude = [_glob(pattern) for pattern in exclude]
         self._transport = transport or Transport(
@@ -64,7 +67,13 @@ class WebSource:
     def items(self, known: Mapping[str, Mapping[str, str]]) -> Iterator[Item | Unlisted]:
         """Every page there is. Raises SourceError where a start page, a sitemap or a robots.txt cannot be had."""
         robots = Robots(lambda url: self._transport.get(url, any_type=True), self._transport.slow_down)
-        visitor = Visitor(self._transport, known, keep_links=self._crawl_depth is not None, robots=robots)
+        visitor = Visitor(
+            self._transport,
+            known,
+            keep_links=self._crawl_depth is not None,
+            robots=robots,
+            conditional=self._conditional,
+        )
         try:
             if self._sitemap is not None:
                 yield from self._from_sitemap(self._sitemap, visitor, known, robots)

@@ -373,6 +373,12 @@ def touch_document(
     connection.execute(update(documents).where(documents.c.id == document_id).values(**values))
 
 
+def set_title(connection: Connection, document_id: str, title: str) -> None:
+    """As a version has it that becomes the active one again. What somebody edited still goes before it."""
+    values = {"title": title, "updated_at": now()}
+    connection.execute(update(documents).where(documents.c.id == document_id).values(**values))
+
+
 def uploaded(connection: Connection, source_id: str) -> list[tuple[Any, dict[str, MetadataValue]]]:
     """The rows of a source's documents whose bytes are kept, each with its metadata."""
     rows = connection.execute(
