@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from rag import prompts
 from rag.citations import Claim, claims
@@ -39,6 +40,7 @@ class Question:
     collections: tuple[str, ...] = ()  # none means all
     history: tuple[Turn, ...] = ()
     top_k: int = 8
+    as_of: datetime | None = None  # what was active then, instead of now
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,9 @@ class Assistant:
 
     def search(self, question: Question) -> Found:
         collections = self._base.collections(question.collections)
-        return retrieve(question.text, base=self._base, collections=collections, k=question.top_k)
+        return retrieve(
+            question.text, base=self._base, collections=collections, k=question.top_k, as_of=question.as_of
+        )
 
     def stream(self, question: Question) -> Iterator[Event]:
         """Retrieval, then Tokens and Said, then Final. Nothing is generated before the first event is taken."""
@@ -102,7 +106,12 @@ class Assistant:
         text = self._standalone(question)
         found = self.search(replace(question, text=text))
         yield Retrieval(text, found.hits, found.timings_ms)
-        draft = _Draft(standalone_question=text, language=language_of(question.text))
+        draft = _Draft(
+            standalone_question=text,
+            language=language_of(question.text),
+            as_of=question.as_of,
+            not_kept=found.not_kept,
+        )
         if evidence(found) < self._enough_evidence:
             draft.refuse(found)
         elif self._model is None:
@@ -214,6 +223,8 @@ class _Draft:
 
     standalone_question: str
     language: str
+    as_of: datetime | None = None
+    not_kept: int = 0
     id: str = field(default_factory=lambda: f"ans_{secrets.token_hex(8)}")
     text: str = ""
     sentences: list[Sentence] = field(default_factory=list)
@@ -270,6 +281,8 @@ class _Draft:
             left_out=self.left_out,
             usage=self.usage,
             timings_ms=self.timings_ms,
+            as_of=self.as_of,
+            not_kept=self.not_kept,
         )
 
 

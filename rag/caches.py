@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -73,22 +74,67 @@ class Gate:
                 self._condition.notify_all()
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
-    """An index as it was after a change, made for the occasion: its vectors searched exactly, its terms in memory."""
+class Arms(Protocol):
+    """Both ways to look into one index, as it is or as it was. `at`: the change after which it was so; None for now."""
 
-    change: int
+    @property
+    def at(self) -> int | None: ...
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are to be found."""
+        ...
+
+    def search_vectors(self, vector: Vectors, *, k: int) -> list[tuple[int, float]]: ...
+
+    def search_terms(self, question: str, *, k: int) -> list[tuple[int, float]]: ...
+
+    def rarity(self, terms: Sequence[str]) -> list[float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Present:
+    caches: Caches
+    snapshot: Connection
+    collection: Collection
+    at: None = None
+
+    @property
+    def documents(self) -> int:
+        return self.caches.count_documents(self.snapshot, self.collection)
+
+    def search_vectors(self, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
+        return self.caches.search_vectors(self.snapshot, self.collection.index_id, vector, k=k)
+
+    def search_terms(self, question: str, *, k: int) -> list[tuple[int, float]]:
+        return self.caches.search_terms(self.collection.index_id, question, k=k)
+
+    def rarity(self, terms: Sequence[str]) -> list[float]:
+        return self.caches.term_rarity(self.collection.index_id, terms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """Made for the occasion: vectors searched exactly, terms in memory."""
+
+    at: int
+    documents: int
     keys: list[int]
     vectors: Vectors
     terms: TermSearch
 
     def search_vectors(self, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
-        """At most k (key, cosine), best first."""
         if not self.keys:
             return []
         scores = self.vectors @ vector
         best = np.argsort(-scores, kind="stable")[:k]
         return [(self.keys[row], float(scores[row])) for row in best]
+
+    def search_terms(self, question: str, *, k: int) -> list[tuple[int, float]]:
+        return self.terms.search(question, k=k)
+
+    def rarity(self, terms: Sequence[str]) -> list[float]:
+        return self.terms.rarity(terms)
 
 
 class Caches:
@@ -109,7 +155,7 @@ class Caches:
         self._prepare_vectors: Callable[[], None] | None = prepare_vectors
         self._exact_change: dict[int, int] = {}
         self._counted: dict[int, tuple[int, int]] = {}  # index → (change, documents)
-        self._pasts: OrderedDict[tuple[int, int], Past] = OrderedDict()  # by index and change, latest use last
+        self._pasts: OrderedDict[tuple[int, int], _Past] = OrderedDict()  # by index and change, latest use last
         self._past_lock = threading.Lock()
         self._attached: set[int] = set()
         self._writing = threading.RLock()  # one writer at a time, attaching included
@@ -147,16 +193,22 @@ class Caches:
             self._counted[collection.index_id] = known
         return known[1]
 
-    def past(self, snapshot: Connection, collection: Collection, change: int) -> Past:
-        """The collection's index as it was right after this change. Takes about as long as indexing its terms again;
-        the latest few stay in memory. Needs no gate: what was then does not change any more."""
-        wanted = collection.index_id, change
+    def arms(self, snapshot: Connection, collection: Collection, *, at: int | None = None) -> Arms:
+        """The collection's index as it is, inside the gate; or as it was right after a change.
+
+        The past takes about as long as indexing its terms again, and the latest few stay in memory. It needs no gate:
+        what was then does not change any more.
+        """
+        if at is None:
+            return _Present(self, snapshot, collection)
+        wanted = collection.index_id, at
         with self._past_lock:
             if wanted not in self._pasts:
-                keys = history.keys_at(snapshot, collection.index_id, change)
+                keys = history.keys_at(snapshot, collection.index_id, at)
                 found, matrix = versions.vectors_of(snapshot, keys)
                 terms = self._terms.occasion(versions.term_entries(snapshot, keys))
-                self._pasts[wanted] = Past(change, found, matrix, terms)
+                documents = history.count_at(snapshot, collection.index_id, at)
+                self._pasts[wanted] = _Past(at, documents, found, matrix, terms)
             self._pasts.move_to_end(wanted)
             while len(self._pasts) > _PASTS:
                 self._pasts.popitem(last=False)
@@ -439,6 +491,34 @@ class Caches:
                 "terms": self._terms.keys(term_space(collection.index_id)),
                 "vectors": self._vectors.keys(collection.index_id) if attached else None,
             }
+
+    # ── being inspected ───────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is published, attached or rebuilt until the end; questions go on."""
+        with self._writing:
+            yield
+
+    def held_terms(self, index_id: int) -> set[int]:
+        """Keys of an index in the terms. Raises Unavailable where they are not open."""
+        return self._terms.keys(term_space(index_id))
+
+    def held_vectors(self, index_id: int) -> set[int]:
+        """Keys of an index in Chroma. Raises Unavailable where it is not attached."""
+        return self._vectors.keys(index_id)
+
+    def vectors_in_chroma(self, index_id: int, keys: Sequence[int]) -> dict[int, Vectors]:
+        """As Chroma holds them; keys that it does not have are left out."""
+        found: dict[int, Vectors] = getattr(self._vectors, "vectors", lambda _index, _keys: {})(index_id, keys)
+        return found
+
+    def ask_chroma(self, index_id: int, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
+        return self._vectors.search(index_id, vector, k=k)
+
+    def stray_terms(self, index_ids: Set[int]) -> list[str]:
+        """Names of spaces of terms that belong to none of these indexes."""
+        return sorted(self._terms.spaces() - {term_space(index_id) for index_id in index_ids})
 
     def close(self) -> None:
         with self._writing:

@@ -347,3 +347,5 @@ class Answer:
     left_out: int  # passages that were found relevant and did not fit the window
     usage: Usage
     timings_ms: Mapping[str, float]
+    as_of: datetime | None = None  # the time that was asked about; None for now
+    not_kept: int = 0  # documents whose version of then retention has removed

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from rag.catalog import versions
+from rag.caches import Arms
+from rag.catalog import history, versions
 from rag.catalog.engine import Connection
 from rag.fusion import dense_weight, fuse
 from rag.keywords import Keyword, best_share, keywords
@@ -21,7 +24,7 @@ _KEYWORDS_WEIGHT = 0.25
 _MOST_CANDIDATES = 2_000  # over-fetching stops doubling here
 
 # The two arms look at once. Both let go of Python's lock, and neither waits for the other.
-_arms = ThreadPoolExecutor(max_workers=8, thread_name_prefix="arm")
+_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="arm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +41,51 @@ class Found:
     coverage: float
     vector: Vectors
     timings_ms: dict[str, float]
+    not_kept: int = 0  # documents whose version of then is gone, where it was asked about the past
 
 
-def retrieve(question: str, *, base: KnowledgeBase, collections: Sequence[Collection], k: int) -> Found:
-    """The k chunks that answer best to the question, all from one snapshot of the catalog."""
+def retrieve(
+    question: str,
+    *,
+    base: KnowledgeBase,
+    collections: Sequence[Collection],
+    k: int,
+    as_of: datetime | None = None,
+) -> Found:
+    """The k chunks that answer best to the question, all from one snapshot of the catalog: of what is active now, or of
+    what was at the time `as_of`."""
     clock = _Clock()
     vector = base.embedder.embed_query(question)
     coverage = base.embedder.coverage(question)
     clock.lap("embed")
-    with base.caches.gate.look(), base.catalog.read() as snapshot:
+    with base.caches.gate.look() if as_of is None else nullcontext(), base.catalog.read() as snapshot:
+        at = None if as_of is None else history.change_at(snapshot, as_of)
+        arms = {item.name: base.caches.arms(snapshot, item, at=at) for item in collections}
         hits: dict[int, Hit] = {}
-        for collection in collections:
-            hits |= _candidates(question, vector, snapshot=snapshot, base=base, collection=collection, wanted=k)
+        for one in arms.values():
+            hits |= _candidates(question, vector, snapshot=snapshot, arms=one, wanted=k)
         clock.lap("look_up")
-        searched = {item.name: base.caches.count_documents(snapshot, item) for item in collections}
-        words = keywords(question, lambda terms: _rarity(terms, base=base, collections=collections))
+        searched = {name: one.documents for name, one in arms.items()}
+        not_kept = 0 if at is None else sum(history.not_kept_at(snapshot, item.id, at) for item in collections)
+        words = keywords(question, lambda terms: _rarity(terms, list(arms.values())))
     ranked = _reranked(_ranked(hits, coverage=coverage), words)[:k]
     clock.lap("fuse")
-    return Found(tuple(ranked), searched, words, coverage, vector, clock.laps_ms)
+    return Found(tuple(ranked), searched, words, coverage, vector, clock.laps_ms, not_kept)
 
 
-def _candidates(
-    question: str, vector: Vectors, *, snapshot: Connection, base: KnowledgeBase, collection: Collection, wanted: int
-) -> dict[int, Hit]:
+def _candidates(question: str, vector: Vectors, *, snapshot: Connection, arms: Arms, wanted: int) -> dict[int, Hit]:
     """Active hits of one collection. Where the catalog rejects what the caches offer, they are asked for more."""
     k = max(_CANDIDATES, 2 * wanted)
     while True:
-        pending = _arms.submit(base.caches.search_terms, collection.index_id, question, k=k)
-        by_vector = dict(base.caches.search_vectors(snapshot, collection.index_id, vector, k=k))
+        pending = _threads.submit(arms.search_terms, question, k=k)
+        by_vector = dict(arms.search_vectors(vector, k=k))
         by_terms = dict(pending.result())
         exhausted = len(by_vector) < k and len(by_terms) < k
         keys = by_vector.keys() | by_terms.keys()
         # The cosine of what only the terms found is a look-up away, and fusion is fairer for knowing it.
         by_vector |= _cosines(snapshot, sorted(keys - by_vector.keys()), vector)
-        arms = {key: _arms_of(key, by_vector, by_terms) for key in keys}
-        hits = versions.read_hits(snapshot, arms)
+        scored = {key: _arms_of(key, by_vector, by_terms) for key in keys}
+        hits = versions.read_hits(snapshot, scored, at=arms.at)
         if len(hits) >= min(wanted, len(keys)) or exhausted or k >= _MOST_CANDIDATES:
             return hits
         k *= 2
@@ -118,9 +131,9 @@ def _with_keywords(hit: Hit, wanted: Sequence[Keyword]) -> Hit:
     return replace(hit, score=score, arms={**hit.arms, "keywords": found})
 
 
-def _rarity(terms: Sequence[str], *, base: KnowledgeBase, collections: Sequence[Collection]) -> list[float]:
+def _rarity(terms: Sequence[str], arms: Sequence[Arms]) -> list[float]:
     """A term is as common as it is in the collection that knows it best."""
-    lists = [base.caches.term_rarity(collection.index_id, terms) for collection in collections]
+    lists = [one.rarity(terms) for one in arms]
     return [min(values) for values in zip(*lists, strict=True)]
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from app.dependencies import ServiceDep
-from app.schemas import AnswerOut, AskRequest, CitationOut, HitOut, Hits, SearchRequest, SentenceOut
+from app.schemas import AnswerOut, AskRequest, CitationOut, HitOut, Hits, KeptAnswerOut, SearchRequest, SentenceOut
+from app.service import Service
 from app.streams import Frame, event_stream
-from rag.answer import Assistant, Event, Final, Question, Retrieval, Said, Token
+from rag.answer import Event, Final, Question, Retrieval, Said, Token
+from rag.catalog import answers
 from rag.models import Turn
 
 router = APIRouter(tags=["questions"])
@@ -27,27 +29,41 @@ _STREAM_DOC = (
 def ask(request: AskRequest, service: ServiceDep) -> Any:
     question = _question(request, service.settings.top_k)
     if request.stream:
-        return event_stream(_frames(service.assistant, question))
-    return AnswerOut.of(service.assistant.answer(question))
+        return event_stream(_frames(service, question))
+    answer = AnswerOut.of(service.assistant.answer(question))
+    service.keep_answer(question.text, answer)
+    return answer
+
+
+@router.get("/answers/{answer_id}")
+def get_answer(answer_id: str, service: ServiceDep) -> KeptAnswerOut:
+    """An answer that was given before, as long as answers are kept; the versions that it cites are kept with it."""
+    with service.base.catalog.read() as snapshot:
+        kept = answers.get_answer(snapshot, answer_id)
+    return KeptAnswerOut(
+        id=kept.id, question=kept.question, answer=AnswerOut.model_validate(kept.answer), created_at=kept.created_at
+    )
 
 
 @router.post("/search", description="The passages that answer best to a question, with every arm's own score.")
 def search(request: SearchRequest, service: ServiceDep, response: Response) -> Hits:
     found = service.assistant.search(_question(request, service.settings.top_k))
     response.headers["Cache-Control"] = "no-store"
-    return Hits(hits=[HitOut.of(hit) for hit in found.hits], timings_ms=found.timings_ms)
+    return Hits(hits=[HitOut.of(hit) for hit in found.hits], not_kept=found.not_kept, timings_ms=found.timings_ms)
 
 
 def _question(request: SearchRequest, top_k: int) -> Question:
     names = [request.collection] if isinstance(request.collection, str) else request.collection or []
     history = [Turn(turn.role, turn.content) for turn in request.history] if isinstance(request, AskRequest) else []
-    return Question(request.question, tuple(names), tuple(history), request.top_k or top_k)
+    return Question(request.question, tuple(names), tuple(history), request.top_k or top_k, as_of=request.moment())
 
 
-def _frames(assistant: Assistant, question: Question) -> Generator[Frame, None, None]:
-    events = assistant.stream(question)
+def _frames(service: Service, question: Question) -> Generator[Frame, None, None]:
+    events = service.assistant.stream(question)
     try:
         for event in events:
+            if isinstance(event, Final):  # first: who has read the answer may ask for it at once
+                service.keep_answer(question.text, AnswerOut.of(event.answer))
             yield _frame(event)
     finally:
         close = getattr(events, "close", None)

@@ -13,11 +13,16 @@ from starlette.datastructures import UploadFile
 
 from app.dependencies import ServiceDep
 from app.schemas import (
+    BackupHolding,
     ChunkList,
     ChunkOut,
+    DiffOut,
     DocumentList,
     DocumentOut,
+    DocumentPatch,
     JobOut,
+    PurgeOut,
+    RollbackRequest,
     TextDocumentIn,
     TextOut,
     VersionList,
@@ -26,6 +31,7 @@ from app.schemas import (
 )
 from app.service import Service
 from ingest.sources.uploads import Upload
+from rag import retention, revisions
 from rag.catalog import knowledge, versions
 from rag.errors import InvalidInput, NotFound
 from rag.models import Document
@@ -118,6 +124,59 @@ async def _handed_over(request: Request) -> tuple[bytes, Upload]:
 @router.get("/documents/{document_id}")
 def get_document(document_id: str, service: ServiceDep) -> DocumentOut:
     return DocumentOut.of(_document(document_id, service))
+
+
+@router.patch("/documents/{document_id}")
+def change_document(document_id: str, request: DocumentPatch, service: ServiceDep) -> DocumentOut:
+    """Title, metadata, tags, and whether it may be found. Nothing is read or embedded again; every sync keeps it."""
+    wrong = [name for name in request.reset if name != "title" and not name.startswith("metadata.")]
+    if wrong:
+        raise InvalidInput(f"“{wrong[0]}” cannot be reset.", remedy="Use title, or metadata.KEY.")
+    changed = revisions.edit(
+        service.base,
+        document_id,
+        title="" if "title" in request.reset else request.title,
+        metadata=request.metadata,
+        back_to_source=[name.removeprefix("metadata.") for name in request.reset if name != "title"],
+        tags=request.tags,
+        enabled=request.enabled,
+    )
+    return DocumentOut.of(changed)
+
+
+@router.post("/documents/{document_id}/rollback")
+def roll_back(document_id: str, request: RollbackRequest, service: ServiceDep) -> DocumentOut:
+    """Make an older version the active one, at once. It stays until its source has something new."""
+    return DocumentOut.of(revisions.roll_back(service.base, document_id, request.version))
+
+
+@router.post("/documents/{document_id}/purge")
+def purge_document(document_id: str, service: ServiceDep) -> PurgeOut:
+    """Remove every trace: versions, vectors, terms, originals, and the answers that quote it. Cannot be undone.
+
+    Returns when no file of the data folder holds it any more, which takes about as long as copying them.
+    """
+    service.begin()
+    purged = retention.purge(service.base, document_id)
+    return PurgeOut(
+        document_id=purged.document_id,
+        backups=[BackupHolding(path=item.path, created_at=item.created_at) for item in purged.backups],
+        comes_back=purged.comes_back,
+    )
+
+
+@router.get("/documents/{document_id}/diff")
+def diff_versions(
+    document_id: str,
+    service: ServiceDep,
+    old: Annotated[int, Query(ge=1, lt=2**31, description="Version before.")],
+    new: VersionNumber = None,
+) -> DiffOut:
+    """What changed in its text from one version to another."""
+    after = _version(document_id, new, service).number
+    return DiffOut(
+        document_id=document_id, old=old, new=after, diff=revisions.diff(service.base, document_id, old=old, new=after)
+    )
 
 
 @router.delete("/documents/{document_id}", status_code=status.HTTP_204_NO_CONTENT)

@@ -55,6 +55,17 @@ def keys_at(connection: Connection, index_id: int, change: int) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
+def count_at(connection: Connection, index_id: int, change: int) -> int:
+    """How many documents a question could find right after this change."""
+    query = (
+        select(func.count(func.distinct(chunks.c.document_id)))
+        .join(activations, chunk_is_active_at(change))
+        .join(documents, documents.c.id == chunks.c.document_id)
+        .where(chunks.c.index_id == index_id, documents.c.enabled)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def not_kept_at(connection: Connection, collection_id: str, change: int) -> int:
     """How many documents had a version then that retention has removed since."""
     query = (

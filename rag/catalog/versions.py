@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
 
-from rag.catalog.engine import next_change, now
+from rag.catalog.engine import next_change, next_moment, now
 from rag.catalog.tables import (
     activations,
     chunk_is_active,
@@ -86,15 +86,32 @@ def stage(connection: Connection, version: NewVersion, *, index_id: int) -> tupl
             text=parsed.text,
             blocks=[
                 [block.kind, block.start, block.end, list(block.section), block.page, block.level, block.row]
+                + ([block.header] if block.header else [])
                 for block in parsed.blocks
             ],
             pages=[asdict(page) for page in parsed.pages],
             created_at=now(),
         )
     )
+    keys = add_chunks(
+        connection, version.document_id, number, parsed=parsed, pieces=version.pieces, index_id=index_id
+    )
+    return number, keys
+
+
+def add_chunks(
+    connection: Connection,
+    document_id: str,
+    number: int,
+    *,
+    parsed: Parsed,
+    pieces: Sequence[Piece],
+    index_id: int,
+) -> list[int]:
+    """The pieces of a stored version as chunks of an index. Returns their keys in order."""
     rows = [
         {
-            "document_id": version.document_id,
+            "document_id": document_id,
             "version": number,
             "index_id": index_id,
             "ordinal": ordinal,
@@ -106,16 +123,16 @@ def stage(connection: Connection, version: NewVersion, *, index_id: int) -> tupl
             "places": places,
             "embedded_sha256": sha256(piece.embedded_text),
         }
-        for ordinal, (piece, places) in enumerate(zip(version.pieces, _places(parsed, version.pieces), strict=True))
+        for ordinal, (piece, places) in enumerate(zip(pieces, _places(parsed, pieces), strict=True))
     ]
     if rows:
         connection.execute(insert(chunks), rows)
     keys = connection.execute(
         select(chunks.c.key)
-        .where(chunks.c.document_id == version.document_id, chunks.c.version == number, chunks.c.index_id == index_id)
+        .where(chunks.c.document_id == document_id, chunks.c.version == number, chunks.c.index_id == index_id)
         .order_by(chunks.c.ordinal)
     ).scalars()
-    return number, list(keys)
+    return list(keys)
 
 
 def _places(parsed: Parsed, pieces: Sequence[Piece]) -> list[list[list[Any]]]:
@@ -140,9 +157,13 @@ def _places(parsed: Parsed, pieces: Sequence[Piece]) -> list[list[list[Any]]]:
 
 def flip(connection: Connection, flips: Sequence[Flip], *, collection_id: str, index_id: int) -> int:
     """Make the new versions the active ones, all at once, and note that the terms must follow. Returns the change."""
-    change, moment = next_change(connection), now()
+    change, moment = next_change(connection), next_moment(connection)
     for item in flips:
-        _close_activation(connection, item.document_id, change)
+        connection.execute(
+            update(activations)
+            .where(activations.c.document_id == item.document_id, activations.c.to_change.is_(None))
+            .values(to_change=change, to_at=moment)
+        )
         if item.new_version is None:
             gone = {"deleted_at": moment, "updated_at": moment}
             connection.execute(update(documents).where(documents.c.id == item.document_id).values(**gone))
@@ -171,14 +192,6 @@ def _note(connection: Connection, flips: Sequence[Flip], *, change: int, collect
             {"change": change, "collection_id": collection_id, "index_id": index_id, **asdict(item)} for item in flips
         ]
         connection.execute(insert(pending), rows)
-
-
-def _close_activation(connection: Connection, document_id: str, change: int) -> None:
-    connection.execute(
-        update(activations)
-        .where(activations.c.document_id == document_id, activations.c.to_change.is_(None))
-        .values(to_change=change, to_at=now())
-    )
 
 
 def active_version(connection: Connection, document_id: str) -> int | None:
@@ -265,13 +278,19 @@ def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEn
 
 
 def read_hits(
-    connection: Connection, scored: Mapping[int, Mapping[str, float]], *, at: int | None = None
+    connection: Connection,
+    scored: Mapping[int, Mapping[str, float]],
+    *,
+    at: int | None = None,
+    index_id: int | None = None,
 ) -> dict[int, Hit]:
     """The chunks behind these keys that are active and enabled in this snapshot, by key; their score is 0 so far.
 
-    `at`: those that were active right after this change, under the titles that they had then.
+    `at`: those that were active right after this change, under the titles that they had then. `index_id`: those of
+    this index, be it the active one or not; otherwise of the active ones.
     """
-    title = func.coalesce(documents.c.edited_title, documents.c.title)
+    ours = collections.c.index_id == chunks.c.index_id if index_id is None else chunks.c.index_id == index_id
+    title: ColumnElement[str] = func.coalesce(documents.c.edited_title, documents.c.title)
     if at is not None:
         own = versions.c.document_id == chunks.c.document_id, versions.c.number == chunks.c.version
         title = select(versions.c.title).where(*own).scalar_subquery()
@@ -287,10 +306,7 @@ def read_hits(
             .join(activations, chunk_is_active if at is None else chunk_is_active_at(at))
             .join(documents, documents.c.id == chunks.c.document_id)
             .join(sources, sources.c.id == documents.c.source_id)
-            .join(
-                collections,
-                and_(collections.c.id == sources.c.collection_id, collections.c.index_id == chunks.c.index_id),
-            )
+            .join(collections, and_(collections.c.id == sources.c.collection_id, ours))
             .where(chunks.c.key.in_(some), documents.c.enabled)
         )
         for row in rows:
@@ -441,8 +457,11 @@ def version_row(connection: Connection, document_id: str, number: int | None) ->
 def list_chunks(
     connection: Connection, document_id: str, *, version: int, after: int = 0, limit: int = 100
 ) -> list[Any]:
+    """Those of the active index: while a re-index is at work, or could be taken back, there are others beside them."""
     query = (
         select(chunks)
+        .join(indexes, indexes.c.id == chunks.c.index_id)
+        .where(indexes.c.state == "active")
         .where(chunks.c.document_id == document_id, chunks.c.version == version, chunks.c.key > after)
         .order_by(chunks.c.key)
         .limit(limit)
