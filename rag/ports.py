@@ -81,6 +81,14 @@ class VectorIndex(Protocol):
 
     def keys(self, index_id: int) -> set[int]: ...
 
+    def seen(self, index_id: int) -> int | None:
+        """The last change that an open space says it has seen, as `open` would find it after a restart."""
+        ...
+
+    def spaces(self) -> set[int]:
+        """All that take up room under this catalog's name, opened or not."""
+        ...
+
     def reset(self, index_id: int, *, catalog_id: str, dimension: int) -> None:
         """An empty space under this id, whatever was there before."""
         ...
@@ -131,6 +139,14 @@ class TermIndex(Protocol):
         ...
 
     def keys(self, space: str) -> set[int]: ...
+
+    def count(self, space: str) -> int:
+        """Entries of an open space; a key that stands there twice, which must not be, counts twice."""
+        ...
+
+    def seen(self, space: str) -> int | None:
+        """The last change that an open space says it has seen, as `open` would find it after a restart."""
+        ...
 
     def occasion(self, entries: Iterable[TermEntry]) -> TermSearch:
         """An index in memory over exactly these entries, gone when it is let go of. It scores as a space does that

@@ -160,6 +160,14 @@ class TantivyIndex:
             found = searcher.search(_all(), max(1, searcher.num_docs), count=False).hits
             return {int(key) for key in searcher.fast_field_values("key", [address for _, address in found])}
 
+    def count(self, space: str) -> int:
+        with _rust():
+            return int(self._opened(space).index.searcher().num_docs)
+
+    def seen(self, space: str) -> int | None:
+        seen = (_read_marker(self._opened(space).folder) or {}).get("seen")
+        return seen if isinstance(seen, int) else None
+
     def reset(self, space: str, *, catalog_id: str) -> None:
         with self._writing:
             self.drop(space)

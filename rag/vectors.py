@@ -124,6 +124,19 @@ class ChromaIndex:
                 if len(page) < _PAGE:
                     return found
 
+    def seen(self, index_id: int) -> int | None:
+        name = self._opened(index_id).collection.name
+        with self._chroma() as client:
+            seen = (client.get_collection(name, embedding_function=None).metadata or {}).get("seen")
+        return seen if isinstance(seen, int) else None
+
+    def spaces(self) -> set[int]:
+        prefix = self._name(0, self._catalog_id).removesuffix("0")
+        with self._chroma() as client:
+            names = [listed.name for listed in client.list_collections()]
+        found = (re.match(rf"{re.escape(prefix)}(\d+)", name) for name in names)
+        return {int(match.group(1)) for match in found if match}
+
     def reset(self, index_id: int, *, catalog_id: str, dimension: int) -> None:
         with self._writing:
             self._catalog_id = catalog_id

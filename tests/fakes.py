@@ -128,6 +128,12 @@ class MemoryVectors:
         with self._lock:
             return set(self._space(index_id).vectors)
 
+    def seen(self, index_id: int) -> int | None:
+        return self._space(index_id).seen
+
+    def spaces(self) -> set[int]:
+        return set(self._spaces)
+
     def reset(self, index_id: int, *, catalog_id: str, dimension: int) -> None:
         self._spaces[index_id] = _VectorSpace(catalog_id, dimension)
 
@@ -211,6 +217,12 @@ class MemoryTerms:
 
     def keys(self, space: str) -> set[int]:
         return set(self._space(space).counts)
+
+    def count(self, space: str) -> int:
+        return len(self._space(space).counts)
+
+    def seen(self, space: str) -> int | None:
+        return self._space(space).seen
 
     def reset(self, space: str, *, catalog_id: str) -> None:
         self._spaces[space] = _TermSpace(catalog_id)

@@ -53,6 +53,11 @@ def found(index: TermIndex, question: str, *, k: int = 10, space: str = "s") -> 
 
 
 class TestTermIndex:
+    def test_it_says_what_it_has_seen_and_how_much_it_holds(self, index: TermIndex) -> None:
+        add(index, "one", "two", seen=7)
+        add(index, "two again", first=2, seen=8)
+        assert (index.seen("s"), index.count("s")) == (8, 2)
+
     def test_a_missing_space_has_seen_nothing_and_is_unavailable(self, reopen: Reopen) -> None:
         index = reopen()
         assert index.open("missing", catalog_id="a") is None

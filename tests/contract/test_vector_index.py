@@ -131,6 +131,14 @@ class TestVectorIndex:
         assert index.keys(1) == {0, 1, 2, 4}
         assert 3 not in {key for key, _ in index.search(1, vectors[3], k=10)}
 
+    def test_it_says_what_it_has_seen_and_which_spaces_it_has(self, reopen: Reopen, index: VectorIndex) -> None:
+        index.upsert(1, [5], unit_vectors(1), seen=7)
+        assert index.seen(1) == 7
+        index.reset(2, catalog_id="catalog-a", dimension=DIMENSION)
+        assert index.spaces() >= {1, 2}
+        index.drop(2)
+        assert 2 not in index.spaces()
+
     def test_more_than_a_batch_is_written_read_and_deleted(self, index: VectorIndex) -> None:
         vectors = unit_vectors(2_500)
         index.upsert(1, range(2_500), vectors, seen=1)
