@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from app.doctor import examine
 from app.errors import add_error_handlers, respond
+from app.idempotency import Idempotency, document_keys
 from app.pages import add_pages
 from app.routes import ask, collections, documents, jobs, sources
 from app.schemas import ANSWER_EXAMPLE
@@ -49,7 +50,8 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     add_error_handlers(app)
     limit = settings.max_upload_mb * _MIB
-    app.add_middleware(
+    app.add_middleware(Idempotency, catalog=service.base.catalog, max_body_bytes=limit)
+    app.add_middleware(  # added last, and so the first that a call comes to
         Guard,
         keys=_keys(service),
         key_needed=settings.admin_key is not None,
@@ -92,6 +94,7 @@ def create_app(service: Service) -> FastAPI:
         # FastAPI leaves nulls out of examples, and an answer without `refusal` is not one.
         document = plain()
         document["components"]["schemas"]["AnswerOut"]["example"] = ANSWER_EXAMPLE
+        document_keys(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
