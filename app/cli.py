@@ -32,6 +32,7 @@ Exit codes: 0 done · 1 failed, or the doctor found a problem · 2 wrong usage �
 4 done in part: some documents could not be read · 130 interrupted
 """
 _MOST_PLAN_LINES = 200
+_NOBODY_KEEPS_UP = "Schedules are kept and folders are watched while `attest serve` runs."
 _UPLOADS = "upload"  # the kind of source that has nowhere to look for news
 
 app = typer.Typer(name="attest", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -47,10 +48,20 @@ app.add_typer(jobs_app, name="jobs")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the HTTP interface has it.")]
 InCollection = Annotated[str, typer.Option("--collection", "-c", help="Name or id of the collection.")]
 InCollections = Annotated[list[str] | None, typer.Option("--collection", "-c", help="Name; repeat for several. All.")]
+ADocument = Annotated[str, typer.Argument(help="Id, key or title.")]
+AsOf = Annotated[
+    str | None, typer.Option(metavar="TIME", help="What was active then: 2026-03-31, or a time with its zone.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 TopK = Annotated[int | None, typer.Option(min=1, max=50, help="Passages to look for.")]
 AllowDeletes = Annotated[
     bool, typer.Option(help="Permit removing more than ATTEST_MAX_DELETE_SHARE (a fifth) of a source, or all of it.")
+]
+Refresh = Annotated[
+    str | None,
+    typer.Option(
+        help='Sync by itself: 15m, 2h, 1d, "daily 03:00", "weekly mon 03:00", five cron fields; "" for never.'
+    ),
 ]
 Verify = Annotated[bool, typer.Option(help="Read everything, whatever the source says has not changed.")]
 
@@ -147,7 +158,10 @@ def serve(
         raise typer.BadParameter(f"Use one of {', '.join(levels)}.", param_hint="--log-level")
     settings = read_settings(host=host, port=port)
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for library in ("httpx", "httpcore", "chromadb", "urllib3", "sentence_transformers", "transformers", "alembic"):
+    for library in (
+        *("httpx", "httpcore", "chromadb", "urllib3", "sentence_transformers", "transformers", "alembic"),
+        *("apscheduler", "watchfiles"),
+    ):
         logging.getLogger(library).setLevel(logging.WARNING)
 
     def listening(url: str) -> None:
@@ -203,12 +217,13 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from stdin.")],
     collection: InCollections = None,
     top_k: TopK = None,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question, with sources. Exit code 3 when the sources have no answer."""
     from app.terminal import Told, show_json
 
-    body = _question(question, collection, top_k)
+    body = _question(question, collection, top_k, as_of)
     with connected() as client:
         if as_json:
             answer = client.post("/v1/ask", body)
@@ -232,13 +247,14 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for; - reads it from stdin.")],
     collection: InCollections = None,
     top_k: TopK = None,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the passages that answer best, with their scores."""
     from app.terminal import hint, show_hits, show_json
 
     with connected() as client:
-        found = client.post("/v1/search", _question(question, collection, top_k))
+        found = client.post("/v1/search", _question(question, collection, top_k, as_of))
     if as_json:
         show_json(found)
     elif found["hits"]:
@@ -247,12 +263,12 @@ def search(
         hint("Nothing was found.")
 
 
-def _question(question: str, collections: list[str] | None, top_k: int | None) -> dict[str, Any]:
+def _question(question: str, collections: list[str] | None, top_k: int | None, as_of: str | None) -> dict[str, Any]:
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise typer.BadParameter("The question is empty.", param_hint="QUESTION")
     body: dict[str, Any] = {"question": text.strip()}
-    return body | ({"collection": collections} if collections else {}) | ({"top_k": top_k} if top_k else {})
+    return body | _given(collection=collections, top_k=top_k, as_of=as_of)
 
 
 # ── sources ───────────────────────────────────────────────────────────────────────────────────
@@ -351,8 +367,8 @@ def list_sources(
     collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the sources that there are."""
-    from app.terminal import show_json, table
+    """Print the sources that there are, and how each keeps up by itself."""
+    from app.terminal import hint, show_json, table
 
     with connected() as client:
         found = client.sources(collection=collection)
@@ -360,9 +376,20 @@ def list_sources(
         show_json({"data": found})
         return
     rows = [
-        (item["name"], item["kind"], item["collection"], item["synced_at"] or "never", item["id"]) for item in found
+        (item["name"], item["kind"], item["collection"], item["synced_at"] or "never", _keeps_up(item), item["id"])
+        for item in found
     ]
-    table(("name", "kind", "collection", "synced", "id"), rows)
+    table(("name", "kind", "collection", "synced", "keeps up", "id"), rows)
+    if client.is_own and any(item["refresh"] or item["watch"] for item in found):
+        hint(_NOBODY_KEEPS_UP)
+
+
+def _keeps_up(source: dict[str, Any]) -> str:
+    """How it is synced by itself: “15m, next 2026-11-20T13:30:00Z; watching”."""
+    after = f", next {source['next_sync_at']}" if source["next_sync_at"] else ""
+    schedule = f"{source['refresh']}{after}" if source["refresh"] else ""
+    watch = (source["watch_state"] or "watch") if source["watch"] else ""
+    return "; ".join(part for part in (schedule, watch) if part) or "-"
 
 
 @sources_app.command("add")
@@ -382,22 +409,27 @@ def add_source(
     table: Annotated[list[str] | None, typer.Option(help="Database: a table; repeat. Default: all.")] = None,
     query: Annotated[str | None, typer.Option(help="Database: one SELECT instead of tables; needs --key.")] = None,
     key: Annotated[list[str] | None, typer.Option(help="Database: column of the query's key; repeat.")] = None,
+    refresh: Refresh = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Folder: sync when files in it have changed.")] = False,
     collection: InCollection = "default",
     sync_now: Annotated[bool, typer.Option("--sync/--no-sync", help="Read it at once.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Add a folder, a web site or a database, and read it. A collection that does not exist is made."""
     from app.client import part
-    from app.terminal import say, show_json
+    from app.terminal import hint, say, show_json
 
     body = {"name": name} | _one_kind(
         folder=_folder(folder, include, exclude) if folder else None,
         web=_web(web, sitemap, include, exclude, depth, max_pages, allow_private) if web or sitemap else None,
         database=_database(database, table, query, key) if database else None,
     )
+    body |= _given(refresh=refresh, watch=watch)
     with connected() as client:
         chosen = client.collection(collection, create=True)
         added = client.post(f"/v1/collections/{part(chosen['id'])}/sources", body)
+        if client.is_own and (refresh or watch):
+            hint(_NOBODY_KEEPS_UP)
         if sync_now:
             run_sync(client, [added], allow_deletes=False, verify=False, as_json=as_json)
         elif as_json:
@@ -443,6 +475,44 @@ def _database(url_env: str, tables: list[str] | None, query: str | None, key: li
     return {"url_env": url_env} | _given(tables=tables, query=query, key=key)
 
 
+@sources_app.command("change")
+def change_source(
+    source: Annotated[str, typer.Argument(help="Name or id.")],
+    refresh: Refresh = None,
+    watch: Annotated[
+        bool | None, typer.Option("--watch/--no-watch", help="Folder: sync when files in it have changed.")
+    ] = None,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change how a source keeps up by itself, from now on."""
+    from app.client import part
+    from app.terminal import hint, say, show_json
+
+    changes = {name: value for name, value in (("refresh", refresh), ("watch", watch)) if value is not None}
+    if not changes:
+        raise typer.BadParameter("Say what to change: --refresh, --watch or --no-watch.")
+    with connected() as client:
+        found = _one_source(client, source, collection)
+        changed = client.call("PATCH", f"/v1/sources/{part(found['id'])}", json=changes)
+        own = client.is_own
+    if as_json:
+        show_json(changed)
+        return
+    keeps_up = _keeps_up(changed)
+    say(f"{changed['name']} ({changed['id']}): {'synced only when asked' if keeps_up == '-' else keeps_up}")
+    if own and (changed["refresh"] or changed["watch"]):
+        hint(_NOBODY_KEEPS_UP)
+
+
+def _one_source(client: Client, name: str, collection: str | None) -> dict[str, Any]:
+    found = _choose(client.sources(collection=collection), [name])
+    if len(found) > 1:
+        names = ", ".join(item["collection"] for item in found)
+        raise InvalidInput(f"“{name}” is in {names}.", remedy="Say which with --collection, or give its id.")
+    return found[0]
+
+
 @sources_app.command("remove")
 def remove_source(
     source: Annotated[str, typer.Argument(help="Name or id.")],
@@ -454,13 +524,10 @@ def remove_source(
     from app.client import part
 
     with connected() as client:
-        found = _choose(client.sources(collection=collection), [source])
-        if len(found) > 1:
-            names = ", ".join(item["collection"] for item in found)
-            raise InvalidInput(f"“{source}” is in {names}.", remedy="Say which with --collection, or give its id.")
-        _confirm(f"Remove the source “{found[0]['name']}” and every document of it?", yes=yes)
-        client.delete(f"/v1/sources/{part(found[0]['id'])}")
-    _removed(found[0], as_json=as_json)
+        found = _one_source(client, source, collection)
+        _confirm(f"Remove the source “{found['name']}” and every document of it?", yes=yes)
+        client.delete(f"/v1/sources/{part(found['id'])}")
+    _removed(found, as_json=as_json)
 
 
 def _confirm(question: str, *, yes: bool) -> None:
@@ -549,26 +616,155 @@ def add_documents(
 
 @documents_app.command("remove")
 def remove_document(
-    document: Annotated[str, typer.Argument(help="Id, key or title.")],
-    collection: InCollection = "default",
-    yes: Yes = False,
-    as_json: AsJson = False,
+    document: ADocument, collection: InCollection = "default", yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Remove a document. One that its source still has comes back with the source's next sync."""
     from app.client import part
 
     with connected() as client:
-        if document.startswith("doc_"):
-            found = [client.get(f"/v1/documents/{part(document)}")]
-        else:
-            found = [item for item in _documents(client, collection) if document in (item["key"], item["title"])]
-        if not found:
-            raise NotFound(f"There is no document “{document}” in {collection}.", remedy="attest documents list")
-        if len(found) > 1:
-            raise InvalidInput(f"“{document}” names {len(found)} documents.", remedy="Give the id of one of them.")
-        _confirm(f"Remove “{found[0]['title']}”?", yes=yes)
-        client.delete(f"/v1/documents/{part(found[0]['id'])}")
-    _removed(found[0], as_json=as_json)
+        found = _document(client, document, collection)
+        _confirm(f"Remove “{found['title']}”?", yes=yes)
+        client.delete(f"/v1/documents/{part(found['id'])}")
+    _removed(found, as_json=as_json)
+
+
+def _document(client: Client, named: str, collection: str) -> dict[str, Any]:
+    """The one document of this id, key or title."""
+    from app.client import part
+
+    if named.startswith("doc_"):
+        found: list[dict[str, Any]] = [client.get(f"/v1/documents/{part(named)}")]
+    else:
+        found = [item for item in _documents(client, collection) if named in (item["key"], item["title"])]
+    if not found:
+        raise NotFound(f"There is no document “{named}” in {collection}.", remedy="attest documents list")
+    if len(found) > 1:
+        raise InvalidInput(f"“{named}” names {len(found)} documents.", remedy="Give the id of one of them.")
+    return found[0]
+
+
+@documents_app.command("versions")
+def list_versions(document: ADocument, collection: InCollection = "default", as_json: AsJson = False) -> None:
+    """Print the versions of a document, newest first."""
+    from app.client import part
+    from app.terminal import show_json, table
+
+    with connected() as client:
+        found = _document(client, document, collection)
+        listed = client.get(f"/v1/documents/{part(found['id'])}/versions")["data"]
+    if as_json:
+        show_json({"data": listed})
+        return
+    rows = [
+        (
+            item["version"],
+            "active" if item["active"] else f"removed {item['removed_at']}" if item["removed_at"] else "",
+            item["created_at"],
+            item["characters"],
+        )
+        for item in listed
+    ]
+    table(("version", "", "read", "characters"), rows)
+
+
+@documents_app.command("diff")
+def diff_versions(
+    document: ADocument,
+    old: Annotated[int, typer.Argument(min=1, help="Version before.")],
+    new: Annotated[int | None, typer.Argument(min=1, help="Version after. Default: the active one.")] = None,
+    collection: InCollection = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Print what changed in the text from one version to another, as a unified diff."""
+    from app.client import part
+    from app.terminal import hint, say, show_json
+
+    with connected() as client:
+        found = _document(client, document, collection)
+        compared = client.get(f"/v1/documents/{part(found['id'])}/diff", old=old, new=new)
+    if as_json:
+        show_json(compared)
+    elif compared["diff"]:
+        say(compared["diff"])
+    else:
+        hint(f"Versions {compared['old']} and {compared['new']} say the same.")
+
+
+@documents_app.command("rollback")
+def roll_back(
+    document: ADocument,
+    version: Annotated[int, typer.Argument(min=1, help="The version that becomes the active one again.")],
+    collection: InCollection = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Answer from an older version again, at once. It stays until the source has something new."""
+    from app.client import part
+    from app.terminal import say, show_json
+
+    with connected() as client:
+        found = _document(client, document, collection)
+        now = client.post(f"/v1/documents/{part(found['id'])}/rollback", {"version": version})
+    if as_json:
+        show_json(now)
+    else:
+        say(f"“{now['title']}” answers from version {now['version']}; it was {found['version']}.")
+
+
+@documents_app.command("edit")
+def edit_document(
+    document: ADocument,
+    title: Annotated[str | None, typer.Option(help='Another title; "" goes back to the source\'s.')] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Replaces its tags; repeat for several.")] = None,
+    value: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of its metadata; KEY= goes back to the source's.")
+    ] = None,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether questions may find it.")] = None,
+    collection: InCollection = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Change what is said of a document. Nothing is read again, and every sync keeps it."""
+    from app.client import part
+    from app.terminal import say, show_json
+
+    pairs = [item.partition("=") for item in value or []]
+    if any(not key or not mark for key, mark, _ in pairs):
+        raise typer.BadParameter("Write it as KEY=VALUE.", param_hint="--set")
+    body: dict[str, Any] = {
+        "reset": [f"metadata.{key}" for key, _, text in pairs if not text] + (["title"] if title == "" else [])
+    }
+    body |= {"title": title} if title else {}
+    body |= {"tags": tag} if tag is not None else {}
+    body |= {"metadata": {key: text for key, _, text in pairs if text}} if pairs else {}
+    body |= {"enabled": enabled} if enabled is not None else {}
+    with connected() as client:
+        found = _document(client, document, collection)
+        changed = client.call("PATCH", f"/v1/documents/{part(found['id'])}", json=body)
+    if as_json:
+        show_json(changed)
+    else:
+        say(f"“{changed['title']}” is {'enabled' if changed['enabled'] else 'disabled'}.")
+
+
+@documents_app.command("purge")
+def purge_document(
+    document: ADocument, collection: InCollection = "default", yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Remove every trace of a document, also from free space of the files. Cannot be undone."""
+    from app.client import part
+    from app.terminal import hint, say, show_json
+
+    with connected() as client:
+        found = _document(client, document, collection)
+        _confirm(f"Remove every trace of “{found['title']}”, its versions and the answers that quote it?", yes=yes)
+        purged = client.post(f"/v1/documents/{part(found['id'])}/purge")
+    if as_json:
+        show_json(purged)
+        return
+    say(f"Purged {found['id']}: nothing of it is left in the data folder.")
+    for backup in purged["backups"]:
+        hint(f"The backup {backup['path']} of {backup['created_at']} still holds it.")
+    if purged["comes_back"]:
+        hint("Its source is synced: take it away there too, or the next sync reads it again.")
 
 
 # ── collections and jobs ──────────────────────────────────────────────────────────────────────

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
-from rag.catalog.jobs import Job
+from rag.catalog.jobs import Job, JobItem
 from rag.catalog.knowledge import CollectionCounts
+from rag.errors import InvalidInput
 from rag.models import (
     Answer,
     Citation,
@@ -53,6 +54,23 @@ class SearchRequest(Strict):
         None, description="One name, several, or none for all.", examples=["default"]
     )
     top_k: int | None = Field(None, ge=1, le=50, description="Passages to look for.")
+    as_of: AwareDatetime | date | None = Field(
+        None,
+        description="Search what was active then: a time with its zone, or a day, which means its end in UTC.",
+        examples=["2026-03-31", "2026-03-31T12:00:00Z"],
+    )
+
+    def moment(self) -> datetime | None:
+        """`as_of` as a time in UTC. Raises InvalidInput for one that is still to come."""
+        if self.as_of is None:
+            return None
+        if isinstance(self.as_of, datetime):
+            moment = self.as_of.astimezone(UTC)
+        else:
+            moment = datetime.combine(self.as_of, time.max, UTC)
+        if moment.date() > datetime.now(UTC).date():
+            raise InvalidInput(f"as_of is {self.as_of}, which is still to come.", remedy="Leave it out to ask now.")
+        return moment
 
 
 class AskRequest(SearchRequest):
@@ -104,6 +122,7 @@ class HitOut(PlaceOut):
 
 class Hits(BaseModel):
     hits: list[HitOut]
+    not_kept: int = Field(description="With `as_of`: documents whose version of then is no longer kept.")
     timings_ms: dict[str, float]
 
 
@@ -200,6 +219,8 @@ ANSWER_EXAMPLE: dict[str, Any] = {
     "model": "extractive",
     "degraded": None,
     "left_out": 0,
+    "as_of": None,
+    "not_kept": 0,
     "usage": {"prompt_tokens": 0, "completion_tokens": 0},
     "timings_ms": {"embed": 11.2, "look_up": 6.4, "fuse": 0.3, "total": 43.0},
 }
@@ -219,6 +240,8 @@ class AnswerOut(BaseModel):
     model: str
     degraded: str | None = Field(description="Why the configured language model did not answer; null when it did.")
     left_out: int = Field(description="Passages that were found and did not fit the model's window.")
+    as_of: datetime | None = Field(description="The time that was asked about; null for now.")
+    not_kept: int = Field(description="With `as_of`: documents whose version of then is no longer kept.")
     usage: UsageOut
     timings_ms: dict[str, float]
 
@@ -258,6 +281,8 @@ class AnswerOut(BaseModel):
             model=answer.model,
             degraded=answer.degraded,
             left_out=answer.left_out,
+            as_of=answer.as_of,
+            not_kept=answer.not_kept,
             usage=UsageOut(prompt_tokens=answer.usage.prompt_tokens, completion_tokens=answer.usage.completion_tokens),
             timings_ms=dict(answer.timings_ms),
         )
@@ -341,20 +366,34 @@ class DatabaseConfig(Strict):
     )
 
 
-class FolderSourceIn(Strict):
+Refresh = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=200),
+    Field(
+        description="When it is synced by itself: `15m`, `2h`, `1d`, `daily 03:00`, `weekly mon 03:00` or five cron "
+        "fields, in the machine's time zone. Empty or null: only when asked.",
+        examples=["15m", "daily 03:00", "*/30 8-18 * * mon-fri"],
+    ),
+]
+
+
+class AnySourceIn(Strict):
     name: Name
+    refresh: Refresh | None = None
+    watch: bool = Field(False, description="Folders only: sync when files in it have changed and come to rest.")
+
+
+class FolderSourceIn(AnySourceIn):
     kind: Literal["folder"]
     config: FolderConfig
 
 
-class WebSourceIn(Strict):
-    name: Name
+class WebSourceIn(AnySourceIn):
     kind: Literal["web"]
     config: WebConfig
 
 
-class DatabaseSourceIn(Strict):
-    name: Name
+class DatabaseSourceIn(AnySourceIn):
     kind: Literal["database"]
     config: DatabaseConfig
 
@@ -365,6 +404,8 @@ SourceIn = Annotated[FolderSourceIn | WebSourceIn | DatabaseSourceIn, Field(disc
 class SourcePatch(Strict):
     name: Name | None = None
     config: dict[str, Any] | None = Field(None, description="Replaces the whole configuration.")
+    refresh: Refresh | None = None
+    watch: bool | None = Field(None, description="Folders only: sync when files in it have changed.")
 
 
 class SourceOut(BaseModel):
@@ -375,9 +416,15 @@ class SourceOut(BaseModel):
     config: dict[str, Any]
     created_at: datetime
     synced_at: datetime | None
+    refresh: str | None
+    next_sync_at: datetime | None = Field(description="By `refresh`; null where no service runs that stays.")
+    watch: bool
+    watch_state: str | None = Field(description="How the watching goes, and why not otherwise; null without `watch`.")
 
     @classmethod
-    def of(cls, source: SourceRecord) -> SourceOut:
+    def of(
+        cls, source: SourceRecord, *, next_sync_at: datetime | None = None, watch_state: str | None = None
+    ) -> SourceOut:
         return cls(
             id=source.id,
             collection_id=source.collection_id,
@@ -386,12 +433,18 @@ class SourceOut(BaseModel):
             config=dict(source.config),
             created_at=source.created_at,
             synced_at=source.synced_at,
+            refresh=source.refresh,
+            next_sync_at=next_sync_at,
+            watch=source.watch,
+            watch_state=watch_state,
         )
 
 
 class SyncRequest(Strict):
     dry_run: bool = Field(False, description="Answer with the plan and change nothing.")
-    allow_deletes: bool = Field(False, description="Permit a plan that removes more than a fifth of the source.")
+    allow_deletes: bool = Field(
+        False, description="Permit a plan that removes more than ATTEST_MAX_DELETE_SHARE of the source, or all of it."
+    )
     verify: bool = Field(False, description="Read everything, whatever the source says of it.")
 
 
@@ -399,11 +452,15 @@ class PlanItem(BaseModel):
     state: Literal["added", "changed", "unchanged", "deleted", "failed"]
     key: str
     uri: str
+    reason: str = Field(description="Why, in a few words.")
 
 
 class Plan(BaseModel):
     counts: dict[str, int]
     items: list[PlanItem] = Field(description="All that is not unchanged.")
+    problem: ProblemOut | None = Field(
+        None, description="Why a sync would delete nothing: the listing broke off, is empty, or lacks too much."
+    )
 
 
 class TextDocumentIn(Strict):
@@ -436,7 +493,8 @@ class DocumentOut(BaseModel):
     chunks: int
     metadata: dict[str, Any]
     problems: list[ProblemOut]
-    enabled: bool
+    tags: list[str]
+    enabled: bool = Field(description="Whether a question can find it.")
     updated_at: datetime
 
     @classmethod
@@ -451,10 +509,56 @@ class DocumentOut(BaseModel):
             version=document.version,
             chunks=document.chunks,
             metadata=dict(document.metadata),
+            tags=list(document.tags),
             problems=[ProblemOut.of(problem) for problem in document.problems],
             enabled=document.enabled,
             updated_at=document.updated_at,
         )
+
+
+class DocumentPatch(Strict):
+    """Somebody's own words about a document. They are kept apart from its source's, and survive every sync."""
+
+    title: Name | None = None
+    metadata: dict[Name, str | Whole | FiniteFloat | bool | date | None] | None = Field(
+        None, description="Values to set; null hides what the source says.", examples=[{"department": "Sales"}]
+    )
+    tags: Annotated[list[Name], Field(max_length=100)] | None = Field(None, description="Replaces all tags.")
+    enabled: bool | None = Field(None, description="False takes it out of every answer without deleting it.")
+    reset: list[str] = Field(
+        default_factory=list,
+        description="What goes back to the source's word: `title`, or `metadata.KEY`.",
+        examples=[["title", "metadata.department"]],
+    )
+
+
+class RollbackRequest(Strict):
+    version: int = Field(ge=1, lt=2**31)
+
+
+class DiffOut(BaseModel):
+    document_id: str
+    old: int
+    new: int
+    diff: str = Field(description="Unified diff of the two texts; empty where they say the same.")
+
+
+class BackupHolding(BaseModel):
+    path: str
+    created_at: datetime
+
+
+class PurgeOut(BaseModel):
+    document_id: str
+    backups: list[BackupHolding] = Field(description="Backups made of this knowledge base that still hold it.")
+    comes_back: bool = Field(description="Its source is synced: if it still has the document, the next sync reads it.")
+
+
+class KeptAnswerOut(BaseModel):
+    id: str
+    question: str
+    answer: AnswerOut
+    created_at: datetime
 
 
 class TextOut(BaseModel):
@@ -472,6 +576,7 @@ class VersionOut(BaseModel):
     pipeline: str
     characters: int
     created_at: datetime
+    removed_at: datetime | None = Field(description="When retention let go of its text.")
 
     @classmethod
     def of(cls, version: Version) -> VersionOut:
@@ -483,6 +588,7 @@ class VersionOut(BaseModel):
             pipeline=version.pipeline,
             characters=version.characters,
             created_at=version.created_at,
+            removed_at=version.removed_at,
         )
 
 
@@ -500,8 +606,29 @@ class ChunkOut(BaseModel):
 
 class ProgressOut(BaseModel):
     done: int
-    total: int | None
+    total: int | None = Field(description="Null while nobody knows how many there will be.")
     unit: str
+    chunks: int = Field(description="Written so far.")
+    bytes: int = Field(description="Read so far.")
+    percent: float | None = Field(description="Of the total; null while that is not known.")
+    eta_seconds: float | None = Field(description="Until the end, at the rate of the last minute; null if unknown.")
+
+    @classmethod
+    def of(cls, job: Job, eta_seconds: float | None) -> ProgressOut:
+        percent = None
+        if job.finished_at is not None:
+            eta_seconds = None
+        if job.total is not None:
+            percent = 100.0 if job.done >= job.total else round(100.0 * job.done / job.total, 1)
+        return cls(
+            done=job.done,
+            total=job.total,
+            unit=job.unit,
+            chunks=job.chunks,
+            bytes=job.bytes,
+            percent=percent,
+            eta_seconds=None if eta_seconds is None else round(eta_seconds, 1),
+        )
 
 
 class CountsOut(BaseModel):
@@ -519,6 +646,23 @@ class JobItemOut(BaseModel):
     document_id: str | None
     problem: ProblemOut | None
 
+    @classmethod
+    def of(cls, item: JobItem) -> JobItemOut:
+        return cls(
+            key=item.key,
+            uri=item.uri,
+            state=item.state,
+            document_id=item.document_id,
+            problem=ProblemOut.of(item.problem) if item.problem else None,
+        )
+
+
+class RetryRequest(Strict):
+    only_failed: bool | None = Field(
+        None, description="Load only what failed. Default: true for a sync of which single documents failed."
+    )
+    keys: list[str] | None = Field(None, min_length=1, max_length=10_000, description="Load only these of its items.")
+
 
 class JobOut(BaseModel):
     id: str
@@ -529,13 +673,16 @@ class JobOut(BaseModel):
     progress: ProgressOut
     counts: CountsOut
     problem: ProblemOut | None
-    items: list[JobItemOut] = Field(description="Everything that was not plainly unchanged.")
+    items: list[JobItemOut] = Field(
+        description="What was not plainly unchanged, as it came; of more than 1,000, those with a problem first. "
+        "`…/items` pages through all. In a stream: those that came since the event before; the last event has all."
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, job: Job) -> JobOut:
+    def of(cls, job: Job, *, eta_seconds: float | None = None) -> JobOut:
         counts = job.counts
         return cls(
             id=job.id,
@@ -543,7 +690,7 @@ class JobOut(BaseModel):
             state=job.state,
             collection_id=job.collection_id,
             source_id=job.source_id,
-            progress=ProgressOut(done=job.done, total=job.total, unit=job.unit),
+            progress=ProgressOut.of(job, eta_seconds),
             counts=CountsOut(
                 added=counts.added,
                 changed=counts.changed,
@@ -552,16 +699,7 @@ class JobOut(BaseModel):
                 failed=counts.failed,
             ),
             problem=ProblemOut.of(job.problem) if job.problem else None,
-            items=[
-                JobItemOut(
-                    key=item.key,
-                    uri=item.uri,
-                    state=item.state,
-                    document_id=item.document_id,
-                    problem=ProblemOut.of(item.problem) if item.problem else None,
-                )
-                for item in job.items
-            ],
+            items=[JobItemOut.of(item) for item in job.items],
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
@@ -590,6 +728,11 @@ class VersionList(BaseModel):
 
 class ChunkList(BaseModel):
     data: list[ChunkOut]
+    next_cursor: str | None
+
+
+class JobItemList(BaseModel):
+    data: list[JobItemOut]
     next_cursor: str | None
 
 

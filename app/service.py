@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 
+from app.schemas import AnswerOut
 from ingest.jobs import Jobs, Running
 from ingest.readers.options import ReadOptions
 from ingest.readers.sandbox import Sandbox
+from ingest.schedule import Schedules
+from ingest.sources.folder import FolderSource
 from ingest.sources.registry import Limits, open_source, read_options
 from ingest.sources.uploads import OneUpload, Upload
 from ingest.split import fingerprint
-from ingest.sync import Report, Sync, SyncOptions
-from rag.catalog import jobs, knowledge
+from ingest.sync import Plan, Report, Sync, SyncOptions
+from ingest.watch import Watchers, watchable
+from rag.catalog import answers, jobs, knowledge
 from rag.catalog.jobs import Job
 from rag.errors import AttestError, Conflict, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, SourceRecord
 from rag.owner import Owner
 from rag.ports import Embedder, Source
+from rag.retention import Retention, finish_purges, tidy
 from rag.settings import Settings
 from rag.wiring import allowed_roots, open_assistant, open_knowledge_base
 
@@ -38,7 +43,9 @@ _MIB = 1024 * 1024
 class Service:
     """Owns the data folder from construction to `close`. Raises FolderInUse where another process does."""
 
-    def __init__(self, settings: Settings, *, embedder: Embedder | None = None, warm: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, *, embedder: Embedder | None = None, warm: bool = True, stays: bool = True
+    ) -> None:
         self.settings = settings
         self.owner = Owner(settings.data_dir)
         self.token = secrets.token_urlsafe(32)  # lets this user's own commands in, through the owner's note
@@ -48,6 +55,11 @@ class Service:
         except BaseException:
             self.owner.release()
             raise
+        self.retention = Retention(
+            versions=settings.keep_versions,
+            deleted_days=settings.keep_deleted_days,
+            answers_days=settings.keep_answers_days,
+        )
         self.limits = Limits(
             allowed_roots=allowed_roots(settings),
             max_file_bytes=settings.max_upload_mb * _MIB,
@@ -64,12 +76,18 @@ class Service:
         )
         # Somebody waits for an upload: it has a thread and a reading process of its own, and stands behind no sync.
         self.jobs = Jobs(self.base.catalog, {"sync": self._sync, "upload": self._upload}, lanes={"upload": 1})
+        self.schedules = Schedules(self._sync_when_due)
+        self.watchers = Watchers(
+            open_folder=self._open_folder, changed=self._sync_after_change, ignore=settings.data_dir
+        )
+        self._following = threading.Lock()
         self._closing = threading.Event()
         self._attaching = threading.Thread(target=self._attach, name="attach", daemon=True)
         self._warming = threading.Thread(target=self._warm, name="warm", daemon=True)
         # A short-lived service (`warm=False`) loads the embedder and attaches Chroma when something needs them:
         # many commands never do, and it is most of what they would take.
         self._warm_up = warm
+        self._stays = warm and stays  # only such a service keeps schedules and watches folders
         self._beginning = threading.Lock()
         self._begun = False
         self.embedder_problem: str | None = "The embedder is loading." if warm else None
@@ -82,6 +100,7 @@ class Service:
         if self._warm_up:
             self._warming.start()
             self.begin()
+        self.follow_sources(make_up=True)
 
     def begin(self) -> None:
         """Attach Chroma and take up jobs, unless that was begun already."""
@@ -102,6 +121,8 @@ class Service:
                     self._warming.join()
                 if self._closing.is_set():
                     return
+                finish_purges(self.base)
+                self._tidy()
                 self.jobs.start()
                 started = True
             while not self._closing.wait(_ATTACH_AGAIN_SECONDS) and self.base.caches.vectors_problem is None:
@@ -133,6 +154,8 @@ class Service:
 
     def close(self) -> None:
         self._closing.set()
+        self.watchers.close()
+        self.schedules.close()
         self.jobs.close()
         self._sandbox.close()
         self._upload_sandbox.close()
@@ -169,12 +192,13 @@ class Service:
         splitter = fingerprint(target_tokens=self.settings.chunk_tokens)
         return self.base.create_collection(name, splitter=splitter)
 
-    def open(self, record: SourceRecord) -> Source:
-        return open_source(record, limits=self.limits, base=self.base)
+    def open(self, record: SourceRecord, *, verify: bool = False) -> Source:
+        return open_source(record, limits=self.limits, base=self.base, verify=verify)
 
     def delete_source(self, record: SourceRecord) -> None:
         """A source and all that came from it, out of every answer at once."""
         self.base.caches.erase(self._collection_of(record), source_id=record.id)
+        self.follow_sources()
 
     def delete_document(self, document_id: str) -> None:
         with self.base.catalog.read() as snapshot:
@@ -186,16 +210,60 @@ class Service:
         with self.base.catalog.read() as snapshot:
             return knowledge.get_collection(snapshot, record.collection_id)
 
+    def follow_sources(self, *, make_up: bool = False) -> None:
+        """After sources were made, changed or deleted: schedules and watched folders are as the catalog has them.
+
+        A short-lived service leaves both to one that stays.
+        """
+        if not self._stays:
+            return
+        with self._following:  # who reads later must not be overtaken
+            with self.base.catalog.read() as snapshot:
+                records = knowledge.list_sources(snapshot)
+            self.schedules.follow(records, make_up=make_up)
+            self.watchers.follow(records)
+
+    def _open_folder(self, source_id: str) -> FolderSource:
+        """A watched source's folder, looked at anew each time: what may be read can change with a link in its path."""
+        with self.base.catalog.read() as snapshot:
+            record = knowledge.get_source(snapshot, source_id)
+        return watchable(self.open(record), name=record.name)
+
     # ── work ──────────────────────────────────────────────────────────────────────────────────
 
-    def submit_sync(self, record: SourceRecord, *, allow_deletes: bool = False, verify: bool = False) -> Job:
+    def submit_sync(
+        self,
+        record: SourceRecord,
+        *,
+        allow_deletes: bool = False,
+        verify: bool = False,
+        only: Sequence[str] | None = None,
+    ) -> Job:
+        """With `only`, the items with these keys and no others."""
         self.begin()
+        asked = {"allow_deletes": allow_deletes, "verify": verify}
         return self.jobs.submit(
             kind="sync",
             collection_id=record.collection_id,
             source_id=record.id,
-            request={"allow_deletes": allow_deletes, "verify": verify},
+            request=asked if only is None else {**asked, "only": sorted(set(only))},
         )
+
+    def _sync_when_due(self, source_id: str) -> None:
+        """One that waits or runs already will do: a schedule that is quicker than its source piles nothing up."""
+        with self.base.catalog.read() as snapshot:
+            record = knowledge.get_source(snapshot, source_id)
+            unfinished = jobs.unfinished_jobs(snapshot)
+        if any(job.source_id == source_id and job.kind == "sync" for job in unfinished):
+            log.info("The sync of “%s” that is due is left out: one is under way", record.name)
+        else:
+            self.submit_sync(record)
+
+    def _sync_after_change(self, source_id: str) -> None:
+        """Behind one that runs, which may have passed the file already; together with one that waits."""
+        with self.base.catalog.read() as snapshot:
+            record = knowledge.get_source(snapshot, source_id)
+        self.submit_sync(record)
 
     def submit_upload(self, collection: Collection, data: bytes, upload: Upload) -> Job:
         """Keep the bytes, then read them in a job. `upload.sha256` is filled in here."""
@@ -215,25 +283,41 @@ class Service:
         }
         return self.jobs.submit(kind="upload", collection_id=collection.id, source_id=record.id, request=request)
 
-    def plan(self, record: SourceRecord, *, verify: bool = False) -> list[tuple[str, str, str]]:
-        """(state, key, uri) of everything a sync would do, by what the source says without reading; touches nothing."""
-        run = self._run(record, ReadOptions(ocr=self.settings.ocr))
-        return run.plan(self.open(record), SyncOptions(verify=verify))
+    def plan(self, record: SourceRecord, *, allow_deletes: bool = False, verify: bool = False) -> Plan:
+        """Everything that a sync would do, each with its reason; touches nothing."""
+        run = self._run(record, read_options(record, ocr=self.settings.ocr))
+        return run.plan(self.open(record, verify=verify), SyncOptions(allow_deletes=allow_deletes, verify=verify))
 
     def _sync(self, running: Running) -> Report:
         with self.base.catalog.read() as snapshot:
             record = knowledge.get_source(snapshot, str(running.job.source_id))
-        request: Mapping[str, bool] = running.job.request
-        options = SyncOptions(allow_deletes=request["allow_deletes"], verify=request["verify"])
+        request = running.job.request
+        only = request.get("only")
+        options = SyncOptions(
+            allow_deletes=bool(request.get("allow_deletes")),
+            verify=bool(request.get("verify")),
+            only=None if only is None else frozenset(only),
+        )
         run = self._run(record, read_options(record, ocr=self.settings.ocr), running)
-        return run.run(self.open(record), options)
+        report = run.run(self.open(record, verify=options.verify), options)
+        self._tidy()
+        return report
 
     def _upload(self, running: Running) -> Report:
         with self.base.catalog.read() as snapshot:
             record = knowledge.get_source(snapshot, str(running.job.source_id))
         run = self._run(record, read_options(record, ocr=self.settings.ocr), running, sandbox=self._upload_sandbox)
         upload = Upload(**running.job.request)
-        return run.run(OneUpload(upload, base=self.base), SyncOptions(partial=True))
+        report = run.run(OneUpload(upload, base=self.base), SyncOptions(partial=True))
+        self._tidy()
+        return report
+
+    def _tidy(self) -> None:
+        """Old versions and answers go where new ones came: after each job, and at start."""
+        try:
+            tidy(self.base, self.retention)
+        except Unavailable as problem:  # what stays too long is no reason for a job to fail
+            log.error("Old versions could not be removed: %s", problem)
 
     def _run(
         self,
@@ -256,7 +340,25 @@ class Service:
             report_items=running.report_items if running else lambda _items: None,
             report_progress=running.report_progress if running else lambda _progress: None,
             cancelled=running.cancelled if running else lambda: False,
+            max_delete_share=self.settings.max_delete_share,
         )
+
+    def keep_answer(self, question: str, answer: AnswerOut) -> None:
+        """So that it can be looked up, and what it cites outlives retention. A full disk does not lose the answer."""
+        if self.settings.keep_answers_days == 0:
+            return
+        try:
+            with self.base.catalog.write() as connection:
+                answers.keep_answer(
+                    connection,
+                    answer.id,
+                    question=question,
+                    refused=answer.refused,
+                    answer=answer.model_dump(mode="json"),
+                    cites=[(item.document_id, item.version) for item in answer.citations],
+                )
+        except Unavailable as problem:
+            log.error("Answer %s is not kept: %s", answer.id, problem)
 
     def job(self, job_id: str) -> Job:
         with self.base.catalog.read() as snapshot:

@@ -54,6 +54,14 @@ class Settings(BaseSettings):
         200, ge=32, le=2048, description="Longest chunk in the embedder's tokens, within its window."
     )
 
+    keep_versions: int = Field(5, ge=1, description="Versions kept of each document, the active one included.")
+    keep_deleted_days: float = Field(30.0, ge=0, description="How long the versions of a deleted document are kept.")
+    keep_answers_days: float = Field(
+        30.0, ge=0, description="How long answers are kept, and with them the versions that they cite. 0 keeps none."
+    )
+    max_delete_share: float = Field(
+        0.2, gt=0, le=1, description="A sync that would delete more than this share of a source stops and asks."
+    )
     ocr: bool = Field(True, description="Read image-only pages when the `ocr` extra is installed.")
     read_timeout_seconds: float = Field(300.0, gt=0, description="Longest time one document may take to be read.")
     read_memory_mb: int = Field(2048, gt=255, description="Most memory that reading one document may take, in MiB.")
