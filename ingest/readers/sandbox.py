@@ -16,17 +16,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ingest.readers.options import ReadOptions
 from ingest.readers.sandbox_child import receive, send, too_much_memory
-from rag.errors import DocumentError
+from rag.errors import DocumentError, Unavailable
 from rag.models import Parsed
 
 _PATIENCE_SHARE = 0.8  # of the time for a document; the rest is for what comes after its last page
+_LOOK_SECONDS = 0.1  # whether anybody still wants what is being read
 # What the child may know of our environment: no keys, no addresses.
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "LANG", "TZ")
 
@@ -47,12 +49,26 @@ class Sandbox:
         self._lock = threading.Lock()
         self._closed = False
 
-    def read(self, data: bytes, *, name: str, media_type: str | None, options: ReadOptions) -> Parsed:
-        """What the reader of its format makes of the bytes. Raises DocumentError, also where the child died of them."""
-        with self._slots, self._child() as child:
+    def read(
+        self,
+        data: bytes,
+        *,
+        name: str,
+        media_type: str | None,
+        options: ReadOptions,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Parsed:
+        """What the reader of its format makes of the bytes. Raises DocumentError, also where the child died of them.
+
+        Raises Unavailable as soon as `stopped` says that nobody wants it any more: a child at work is ended, because
+        the next job would wait for it otherwise.
+        """
+        with self._slot(stopped), self._child() as child:
             patience = min(options.patience_seconds, _PATIENCE_SHARE * self._timeout_seconds)
             limited = replace(options, patience_seconds=patience)
-            result = child.ask((data, name, media_type, limited), name=name, timeout_seconds=self._timeout_seconds)
+            result = child.ask(
+                (data, name, media_type, limited), name=name, timeout_seconds=self._timeout_seconds, stopped=stopped
+            )
         if isinstance(result, DocumentError):
             raise result
         return result
@@ -65,6 +81,18 @@ class Sandbox:
             self._idle = []
         for child in children:
             child.end()
+
+    @contextlib.contextmanager
+    def _slot(self, stopped: Callable[[], bool]) -> Iterator[None]:
+        while not self._slots.acquire(timeout=_LOOK_SECONDS):
+            if stopped():
+                raise _stopped()
+        try:
+            if stopped():
+                raise _stopped()
+            yield
+        finally:
+            self._slots.release()
 
     @contextlib.contextmanager
     def _child(self) -> Iterator[_Child]:
@@ -105,17 +133,22 @@ class _Child:
             start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
         )
 
-    def ask(self, request: object, *, name: str, timeout_seconds: float) -> Parsed | DocumentError:
+    def ask(
+        self, request: object, *, name: str, timeout_seconds: float, stopped: Callable[[], bool]
+    ) -> Parsed | DocumentError:
         """The child's reply. Where none comes, a DocumentError that says why, and the child is not well any more."""
-        timed_out = threading.Event()
+        answered, unwanted, timed_out = threading.Event(), threading.Event(), threading.Event()
 
-        def give_up() -> None:
-            timed_out.set()
-            self._process.kill()
+        def watch() -> None:
+            end = time.monotonic() + timeout_seconds
+            while not answered.wait(max(0.0, min(_LOOK_SECONDS, end - time.monotonic()))):
+                if stopped() or time.monotonic() >= end:
+                    (unwanted if stopped() else timed_out).set()
+                    self._process.kill()
+                    return
 
-        timer = threading.Timer(timeout_seconds, give_up)
-        timer.daemon = True
-        timer.start()
+        watcher = threading.Thread(target=watch, name="watch", daemon=True)
+        watcher.start()
         self.served += 1
         self.well = False
         try:
@@ -124,10 +157,12 @@ class _Child:
             send(self._process.stdin, pickle.dumps((timeout_seconds, request), protocol=5))
             reply = receive(self._process.stdout)
         except (OSError, EOFError, ValueError):  # ValueError: closed from another thread
+            if unwanted.is_set():
+                raise _stopped() from None
             return _timed_out(name, timeout_seconds) if timed_out.is_set() else self._death(name)
         finally:
-            timer.cancel()
-            timer.join()
+            answered.set()
+            watcher.join()
         result, well = _trusted(reply)
         if result is None:
             return DocumentError("failed", f"The reading process sent something else than a reading of {name}.")
@@ -208,6 +243,10 @@ def _environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "ORT_DISABLE_TELEMETRY": "1",
     }
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("The job was stopped.")
 
 
 def _timed_out(name: str, seconds: float) -> DocumentError:
