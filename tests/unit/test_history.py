@@ -1,4 +1,4 @@
-"""The past of a document: asked as of a time, gone back to, compared; edits; and what goes, by its time or by request."""
+"""The past of a document: asked as of a time, gone back to, compared; edits; what goes, by its time or by request."""
 
 from __future__ import annotations
 
