@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,25 @@ _NOTHING_LEFT_BYTES = 1024 * 1024
 
 @contextmanager
 def says_when_full(path: Path) -> Iterator[None]:
-    """Raises DiskFull instead of the operating system's error; any other error goes on as it is."""
+    """Raises DiskFull instead of the operating system's error or SQLite's; any other error goes on as it is."""
     try:
         yield
     except OSError as problem:
         if problem.errno not in _FULL:
             raise
         raise disk_full(path) from problem
+    except sqlite3.Error as problem:
+        if not is_database_full(problem, path):
+            raise
+        raise disk_full(path) from problem
+
+
+def is_database_full(problem: sqlite3.Error, path: Path) -> bool:
+    """SQLite has a word for a full disk only where a write says so; growing its shared memory is an I/O error, and so
+    is a write past the size that a file may have."""
+    name = getattr(problem, "sqlite_errorname", "")
+    unwritten = name in ("SQLITE_IOERR", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN")
+    return name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE") or (unwritten and is_full(path.parent))
 
 
 def disk_full(path: Path, *, wanted_bytes: int | None = None) -> DiskFull:

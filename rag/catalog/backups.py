@@ -68,6 +68,12 @@ class CopyFacts:
     counts: dict[str, int]
 
 
+def purged_in(copy: Path) -> set[str]:
+    """Documents that had been purged when the copy was made; of a copy with the tables of today."""
+    with closing(_opened(copy)) as connection:
+        return {str(row[0]) for row in connection.execute("SELECT document_id FROM purged")}
+
+
 def facts_of(copy: Path) -> CopyFacts:
     """Raises sqlite3.DatabaseError for a file that is no catalog."""
     with closing(_opened(copy)) as connection:
@@ -94,7 +100,7 @@ def originals_of(copy: Path) -> Iterator[tuple[str, bool]]:
     """(SHA-256, whether it must be there) of the originals that the catalog names, in order.
 
     A version that was read from a file must have it. A document that could not be read, or whose new bytes said the
-    same, may have one; so may an upload that waits. Rows of databases have none, nor do versions that retention emptied.
+    same, may have one; so may an upload that waits. Rows of databases have none, nor have versions that retention took.
     """
     with closing(_opened(copy)) as connection:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(versions)")}
@@ -118,7 +124,7 @@ def prepare_restored(copy: Path, *, archive: Path, size: int, created_at: dateti
     collections on a Chroma server for theirs. It would also number its next changes like those that came after the
     backup, so that a cache of the old history could look as if it were up to date.
     """
-    moment = datetime.now(UTC).replace(tzinfo=None).isoformat(sep=" ")
+    moment = datetime.now(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         facts = dict(connection.execute("SELECT name, value FROM facts"))

@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from rag.catalog.tables import activations, facts
-from rag.disk import disk_full, is_full, sync_folder
+from rag.disk import disk_full, is_database_full, is_full, sync_folder
 from rag.errors import Conflict, Unavailable
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Catalog:
             yield
         except (OperationalError, sqlite3.Error) as problem:
             raw = problem.orig if isinstance(problem, OperationalError) else problem
-            if not isinstance(raw, sqlite3.Error) or not _is_full(raw, self.path):
+            if not isinstance(raw, sqlite3.Error) or not is_database_full(raw, self.path):
                 raise
             self._reserve.unlink(missing_ok=True)  # a few more small commits go through
             raise disk_full(self.path) from problem
@@ -267,7 +267,7 @@ def copy_database(source: sqlite3.Connection, path: Path, *, check: Callable[[],
             target.execute("PRAGMA journal_mode=DELETE")  # the copy has its source's, and with WAL it is not one file
     except BaseException as problem:
         path.unlink(missing_ok=True)
-        if isinstance(problem, sqlite3.Error) and _is_full(problem, path):
+        if isinstance(problem, sqlite3.Error) and is_database_full(problem, path):
             raise disk_full(path) from problem
         raise
     with path.open("rb") as file:
@@ -276,13 +276,6 @@ def copy_database(source: sqlite3.Connection, path: Path, *, check: Callable[[],
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
-
-
-def _is_full(problem: sqlite3.Error, path: Path) -> bool:
-    """SQLite has a word for a full disk only where a write says so; growing its shared memory is an I/O error."""
-    name = getattr(problem, "sqlite_errorname", "")
-    unwritten = name in ("SQLITE_IOERR", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN")
-    return name == "SQLITE_FULL" or (unwritten and (is_full(path.parent) or name == "SQLITE_IOERR_WRITE"))
 
 
 def _remember(connection: Connection, name: str, value: str) -> None:
