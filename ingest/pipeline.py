@@ -13,10 +13,12 @@ from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.split import split
 from rag.catalog import versions
+from rag.catalog.engine import Connection
 from rag.catalog.versions import sha256
 from rag.errors import AttestError, DocumentError, SourceError
 from rag.knowledge import KnowledgeBase
 from rag.models import DocumentStatus, Item, Original, Parsed, Piece, Problem
+from rag.ports import Embedder
 
 log = logging.getLogger(__name__)
 
@@ -96,19 +98,19 @@ def _status(problem: AttestError) -> DocumentStatus:
     return problem.status  # type: ignore[return-value]  # readers use the words of DocumentStatus
 
 
-def pieces_of(prepared: Prepared, *, base: KnowledgeBase, target_tokens: int) -> list[Piece]:
+def pieces_of(prepared: Prepared, *, embedder: Embedder, target_tokens: int) -> list[Piece]:
     assert prepared.parsed is not None
     return split(
         prepared.parsed,
         title=prepared.own_title,
-        count_tokens=base.embedder.count_tokens,
-        window=base.embedder.window,
+        count_tokens=embedder.count_tokens,
+        window=embedder.window,
         target_tokens=target_tokens,
     )
 
 
 def embed_missing(
-    pieces: Sequence[Piece], *, base: KnowledgeBase, embedder_id: int
+    pieces: Sequence[Piece], *, base: KnowledgeBase, embedder: Embedder, embedder_id: int
 ) -> Mapping[str, NDArray[np.float32]]:
     """Vectors of the texts that were never embedded before, by hash. Equal texts are embedded once."""
     texts = {sha256(piece.embedded_text): piece.embedded_text for piece in pieces}
@@ -116,5 +118,24 @@ def embed_missing(
         missing = sorted(versions.missing_vectors(snapshot, embedder_id, texts))
     if not missing:
         return {}
-    embedded = base.embedder.embed_passages([texts[key] for key in missing])
+    embedded = embedder.embed_passages([texts[key] for key in missing])
     return dict(zip(missing, embedded, strict=True))
+
+
+def save_embedded(
+    connection: Connection,
+    pieces: Sequence[Piece],
+    found: Mapping[str, NDArray[np.float32]],
+    *,
+    embedder: Embedder,
+    embedder_id: int,
+) -> None:
+    """Every piece has its vector when this transaction commits."""
+    versions.save_vectors(connection, embedder_id, found)
+    texts = {sha256(piece.embedded_text): piece.embedded_text for piece in pieces}
+    # Vectors that nothing else refers to may have been removed since it was found that they are there: retention, a
+    # purge, a confirmed re-index. Seldom, and few of them.
+    gone = sorted(versions.missing_vectors(connection, embedder_id, texts))
+    if gone:
+        embedded = embedder.embed_passages([texts[key] for key in gone])
+        versions.save_vectors(connection, embedder_id, dict(zip(gone, embedded, strict=True)))

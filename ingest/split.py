@@ -49,6 +49,12 @@ def fingerprint(*, target_tokens: int) -> str:
     return f"split-{_VERSION}:{target_tokens}"
 
 
+def target_of(splitter: str) -> int | None:
+    """The `target_tokens` that a fingerprint was made with; None where it is none of ours."""
+    name, _, target = splitter.partition(":")
+    return int(target) if name.startswith("split-") and target.isdigit() else None
+
+
 def split(
     parsed: Parsed, *, title: str, count_tokens: CountTokens, window: int, target_tokens: int = 200
 ) -> list[Piece]:

@@ -6,39 +6,49 @@ What a sync may conclude from silence: nothing. Only a listing that ended well s
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.budget import Budget
 from ingest.interrupt import Cancelled as Cancelled
-from ingest.interrupt import Listening
-from ingest.pipeline import Prepared, Read, embed_missing, load, pieces_of
+from ingest.interrupt import Listening, call
+from ingest.pipeline import Prepared, Read, embed_missing, load, pieces_of, save_embedded
 from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.reasons import newer_reader, state_moved, state_stood
-from rag.catalog import knowledge, versions
+from ingest.split import target_of
+from rag.catalog import indexes, knowledge, versions
 from rag.catalog.engine import Connection
+from rag.catalog.indexes import Index
 from rag.catalog.jobs import Counts, JobItem
 from rag.catalog.knowledge import Known
 from rag.catalog.versions import Flip, NewVersion, sha256
 from rag.errors import SourceError, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, Item, Parsed, Piece, Problem, SourceRecord, Unlisted
-from rag.ports import Source
+from rag.ports import Embedder, Source
 
 log = logging.getLogger(__name__)
 
 # Documents are written together until there is this much of them: one row of a table is not worth a commit of its own.
 _BATCH_CHUNKS = 256
 _BATCH_DOCUMENTS = 200
-_EMBED_CHUNKS = 64  # a second or so of a CPU, after which a cancel is heard
+_BATCH_BYTES = 64 * 2**20  # of originals: two hundred scans with a word or two in each are gigabytes
+_EMBED_CHUNKS = 16  # at first; then as many as take so long, because a cancel leaves the rest of them to end by itself
+_EMBED_SECONDS = 0.3
+_LARGE_TEXT = 200_000  # characters; cutting more takes long enough for somebody to want it to stop
 _LOOK_SECONDS = 0.2  # whether to stop, while a document is being read
-_AHEAD = 16  # items being read while others are embedded: bounds the memory
+_AHEAD = 16  # items being read while others are embedded: bounds the memory …
+_AHEAD_BYTES = 64 * 2**20  # … with this, of originals and texts
 _MASS_DELETION_LEAST = 5  # documents; of a source of four, a fifth is less than one file
 _MOST_TOUCHES = 500  # documents that turned out unchanged, before that is noted: their rows wait in memory
 _TRY_AGAIN = frozenset({"failed", "blocked", "needs_password", "too_large"})  # another day may be another answer
@@ -125,7 +135,7 @@ class Sync:
     source: SourceRecord
     read: Read
     read_options: ReadOptions
-    target_tokens: int
+    target_tokens: int  # of a collection whose index does not say
     report_items: Callable[[list[JobItem]], None]
     report_progress: Callable[[Progress], None]
     cancelled: Callable[[], bool]
@@ -136,8 +146,12 @@ class Sync:
     _total: int | None = None
     _waiting: list[_Ready] = field(default_factory=list)
     _waiting_chunks: int = 0
+    _waiting_bytes: int = 0
+    _embed_chunks: int = _EMBED_CHUNKS
     _touched: list[_Touched] = field(default_factory=list)
     _known: dict[str, Known] = field(default_factory=dict)
+    _index: Index | None = None
+    _embedder: Embedder = field(init=False)
     _chunks: int = 0
     _bytes: int = 0
 
@@ -188,8 +202,8 @@ class Sync:
         return Plan(items, self._brake(gone, seen, options))
 
     def _remember(self, options: SyncOptions) -> None:
+        self._follow_index()
         with self.base.catalog.read() as snapshot:
-            self._embedder_id = versions.embedder_of(snapshot, self.collection.index_id)[0]
             self._known = {} if options.partial else knowledge.known_documents(snapshot, self.source.id)
 
     # ── deciding, for the plan and for the run ────────────────────────────────────────────────
@@ -286,6 +300,8 @@ class Sync:
     def _prepared(self, listing: Source, seen: set[str], options: SyncOptions) -> Generator[Prepared]:
         """Items that have to be looked into, in the order of the listing, read by threads ahead of the embedding."""
         queue: list[Future[Prepared]] = []
+        budget = Budget(_AHEAD_BYTES)
+        ticket = count()
         pool = ThreadPoolExecutor(self.readers, thread_name_prefix="read")
         try:
             for item, before, planned in self._decided(listing, seen, options):
@@ -297,16 +313,17 @@ class Sync:
                     self._count_failure(item.key, item.uri, item.problem, before)
                 else:
                     stored = _stored(before, options)
-                    queue.append(pool.submit(load, item, read=self._read, options=self.read_options, known=stored))
+                    queue.append(pool.submit(self._load, item, budget, next(ticket), stored))
                 while len(queue) >= _AHEAD or (queue and queue[0].done()):
-                    yield self._result(queue.pop(0))
+                    yield self._result(queue.pop(0), budget)
         except SourceError:
-            yield from self._rest(queue)  # what was listed before counts
+            yield from self._rest(queue, budget)  # what was listed before counts
             raise
         else:
             self._total = len(seen) if options.only is None else None
-            yield from self._rest(queue)
+            yield from self._rest(queue, budget)
         finally:
+            budget.close()
             # Not waited for: what is being read at a cancel ends by itself, and nobody takes its result.
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -316,16 +333,24 @@ class Sync:
             self._touch(_Touched(before, item.state, before.content_sha256))
         self._count(unchanged=1)
 
-    def _rest(self, queue: list[Future[Prepared]]) -> Generator[Prepared]:
-        while queue:
-            yield self._result(queue.pop(0))
+    def _load(self, item: Item, budget: Budget, ticket: int, known: tuple[str | None, str | None]) -> Prepared:
+        budget.begin(ticket)
+        prepared = load(item, read=self._read, options=self.read_options, known=known)
+        budget.hold(_size(prepared))
+        return prepared
 
-    def _result(self, reading: Future[Prepared]) -> Prepared:
+    def _rest(self, queue: list[Future[Prepared]], budget: Budget) -> Generator[Prepared]:
+        while queue:
+            yield self._result(queue.pop(0), budget)
+
+    def _result(self, reading: Future[Prepared], budget: Budget) -> Prepared:
         """When it is read; or Cancelled as soon as somebody asks for that."""
         self._stop_if_cancelled()
         while not wait([reading], timeout=_LOOK_SECONDS).done:
             self._stop_if_cancelled()
-        return reading.result()
+        prepared = reading.result()
+        budget.give_back(_size(prepared))
+        return prepared
 
     def _read(self, data: bytes, **about: Any) -> Parsed:
         try:
@@ -348,10 +373,12 @@ class Sync:
         if prepared.parsed is None or not prepared.parsed.text.strip():
             self._keep_last_good(prepared, before)
             return
-        pieces = pieces_of(prepared, base=self.base, target_tokens=self.target_tokens)
+        pieces = self._pieces(prepared)
         self._waiting.append(_Ready(prepared, pieces))
         self._waiting_chunks += len(pieces)
-        if self._waiting_chunks >= _BATCH_CHUNKS or len(self._waiting) >= _BATCH_DOCUMENTS:
+        self._waiting_bytes += _size(prepared)
+        full = self._waiting_chunks >= _BATCH_CHUNKS or self._waiting_bytes >= _BATCH_BYTES
+        if full or len(self._waiting) >= _BATCH_DOCUMENTS:
             self._write_waiting()
 
     def _keep_last_good(self, prepared: Prepared, before: Known | None) -> None:
@@ -409,20 +436,49 @@ class Sync:
 
     def _write_waiting(self) -> None:
         """What waits becomes active, all in one transaction. Texts that were embedded once are not embedded again."""
-        batch, self._waiting, self._waiting_chunks = self._waiting, [], 0
+        batch, self._waiting, self._waiting_chunks, self._waiting_bytes = self._waiting, [], 0, 0
         if not batch:
             return
-        pieces = [piece for ready in batch for piece in ready.pieces]
-        found = self._embedded(pieces)
         for ready in batch:
             original = ready.prepared.original
             if original is not None and original.parsed is None:
                 self.base.originals.put(original.data)
+        while True:
+            found = self._embedded([piece for ready in batch for piece in ready.pieces])
+            with self.base.caches.still():  # no other index becomes the active one
+                if not self._follow_index():
+                    self._publish(batch, found)
+                    return
+            batch = [replace(ready, pieces=self._pieces(ready.prepared)) for ready in batch]
+
+    def _follow_index(self) -> bool:
+        """Take up the active index of the collection. Whether it is another one: a re-index has ended meanwhile, and
+        what waits has to be cut and embedded as the new one wants it."""
+        with self.base.catalog.read() as snapshot:
+            index = indexes.active_index(snapshot, self.collection.id)
+        if self._index is not None and self._index.id == index.id:
+            return False
+        self._index = index
+        self._embedder = self.base.embedder_for(index, self.collection.name)
+        self.collection = replace(self.collection, embedder=index.embedder, index_id=index.id)
+        return True
+
+    def _pieces(self, prepared: Prepared) -> list[Piece]:
+        assert self._index is not None
+        target_tokens = target_of(self._index.splitter) or self.target_tokens
+        split = partial(pieces_of, prepared, embedder=self._embedder, target_tokens=target_tokens)
+        assert prepared.parsed is not None
+        return call(split, cancelled=self.cancelled) if len(prepared.parsed.text) > _LARGE_TEXT else split()
+
+    def _publish(self, batch: Sequence[_Ready], found: Mapping[str, NDArray[np.float32]]) -> None:
+        assert self._index is not None
+        pieces = [piece for ready in batch for piece in ready.pieces]
         flips: list[Flip] = []
         keys: list[int] = []
         items: list[JobItem] = []
         with self.base.catalog.write() as connection:
-            versions.save_vectors(connection, self._embedder_id, found)
+            embedder_id = self._index.embedder_id
+            save_embedded(connection, pieces, found, embedder=self._embedder, embedder_id=embedder_id)
             for ready in batch:
                 item, new_flip, new_keys = self._stage(connection, ready)
                 flips.append(new_flip)
@@ -442,13 +498,23 @@ class Sync:
 
     def _embedded(self, pieces: list[Piece]) -> dict[str, NDArray[np.float32]]:
         """Vectors of the texts that have none, by hash; a little at a time, because somebody may want it to stop."""
+        assert self._index is not None
         found: dict[str, NDArray[np.float32]] = {}
-        for start in range(0, len(pieces), _EMBED_CHUNKS):
+        start = 0
+        while start < len(pieces):
             self._stop_if_cancelled()
-            some = [
-                piece for piece in pieces[start : start + _EMBED_CHUNKS] if sha256(piece.embedded_text) not in found
-            ]
-            found.update(embed_missing(some, base=self.base, embedder_id=self._embedder_id))
+            end = start + self._embed_chunks
+            some = [piece for piece in pieces[start:end] if sha256(piece.embedded_text) not in found]
+            embed = partial(
+                embed_missing, some, base=self.base, embedder=self._embedder, embedder_id=self._index.embedder_id
+            )
+            began = time.monotonic()
+            new = call(embed, cancelled=self.cancelled)
+            if new:
+                wanted = len(new) * _EMBED_SECONDS / max(time.monotonic() - began, 1e-3)
+                self._embed_chunks = round(min(max(wanted, self._embed_chunks / 2, 4), self._embed_chunks * 2, 256))
+            found.update(new)
+            start = end
         return found
 
     def _stage(self, connection: Connection, ready: _Ready) -> tuple[JobItem, Flip, list[int]]:
@@ -529,6 +595,12 @@ class Sync:
     def _stop_if_cancelled(self) -> None:
         if self.cancelled():
             raise Cancelled
+
+
+def _size(prepared: Prepared) -> int:
+    """Bytes that it takes in memory, more or less."""
+    original = len(prepared.original.data) if prepared.original is not None else 0
+    return original + (len(prepared.parsed.text) if prepared.parsed is not None else 0)
 
 
 def _says_the_same(prepared: Prepared, before: Known) -> bool:

@@ -140,9 +140,9 @@ class Assistant:
         chosen = extract(
             found.hits,
             wanted=found.keywords,
-            coverage=found.coverage,
-            vector=found.vector,
-            embedder=self._base.embedder,
+            coverage=found.view.coverage,
+            vector=found.view.vector,
+            embedder=found.view.embedder,
         )
         for item in chosen:
             yield draft.add(_told(item), [_citation(item)])

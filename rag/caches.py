@@ -17,9 +17,10 @@ from typing import Protocol
 
 import numpy as np
 
-from rag.catalog import history, knowledge, versions
+from rag.catalog import history, indexes, knowledge, versions
 from rag.catalog.engine import Catalog, Connection, last_change
 from rag.catalog.history import Traces
+from rag.catalog.indexes import Index
 from rag.catalog.versions import Flip
 from rag.errors import Unavailable
 from rag.exact import ExactIndex
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _TERM_BATCH = 20_000  # chunks per commit while rebuilding: bounded memory, few segments
 _VECTOR_BATCH = 5_000
+# While an index is prepared, questions and syncs of others wait for one of these at most.
+_PREPARED_TERMS, _PREPARED_VECTORS = 500, 250
 _PASTS = 2  # indexes of the past that stay in memory: a conversation about one moment asks more than once
 
 
@@ -243,6 +246,7 @@ class Caches:
         look-up runs, so that a question sees a document's old version whole or its new one whole.
         """
         with self._writing:
+            collection = self._current(collection)
             with self._catalog.read() as snapshot:
                 # What is active may have changed since the flip was planned: somebody deleted the document meanwhile.
                 flips = [
@@ -264,6 +268,12 @@ class Caches:
             self._clear_pending(collection.id, followed)
             self._remove_vectors(collection.index_id, retired, seen=change)
         return change
+
+    def _current(self, collection: Collection) -> Collection:
+        """With the index that is active now: another one may have taken its place since the caller read it."""
+        with self._catalog.read() as snapshot:
+            found = indexes.active_id(snapshot, collection.id)
+        return collection if found is None else replace(collection, index_id=found)
 
     def _add_vectors(self, snapshot: Connection, index_id: int, keys: Sequence[int], *, seen: int) -> None:
         if index_id not in self._attached or not keys:
@@ -311,6 +321,7 @@ class Caches:
     ) -> None:
         """What is said of these documents has changed (`also`, in the same transaction), and their terms follow."""
         with self._writing:
+            collection = self._current(collection)
             with ExitStack() as gate:
                 with self._catalog.write() as connection:
                     also(connection)
@@ -368,6 +379,7 @@ class Caches:
         """A source and all that came from it, out of the catalog and every answer. No publish comes in between, so a
         sync that is still running leaves nothing behind."""
         with self._writing:
+            collection = self._current(collection)
             with self._catalog.read() as snapshot:
                 keys = versions.source_keys(snapshot, source_id, index_id=collection.index_id)
             with ExitStack() as gate:
@@ -403,6 +415,74 @@ class Caches:
             except Unavailable as problem:
                 self._detach(problem)
 
+    # ── from one index to another ─────────────────────────────────────────────────────────────
+
+    def prepare(self, index: Index, *, stop: Callable[[], None] = lambda: None) -> None:
+        """Bring the caches of an index that is not active near to what the catalog says, while syncs go on. It can be
+        searched then, and `switch` has little left to do. `stop` is called now and then, and may raise."""
+        space = term_space(index.id)
+        with self._writing:
+            if self._terms.open(space, catalog_id=self._catalog.id) is None:
+                self._terms.reset(space, catalog_id=self._catalog.id)
+            present = self._terms.keys(space)
+        with self._catalog.read() as snapshot:
+            change, wanted = last_change(snapshot), versions.active_keys(snapshot, index.id)
+            for some in _parts(sorted(wanted - present), _PREPARED_TERMS):
+                stop()
+                self._terms.apply(space, remove=[], add=list(versions.term_entries(snapshot, some)), seen=change)
+        if self.vectors_attached:
+            try:
+                self._prepare_chroma(index, stop)
+            except Unavailable as problem:
+                self._detach(problem)
+
+    def _prepare_chroma(self, index: Index, stop: Callable[[], None]) -> None:
+        with self._writing:
+            if self._vectors.open(index.id, catalog_id=self._catalog.id, dimension=index.dimension) is None:
+                self._vectors.reset(index.id, catalog_id=self._catalog.id, dimension=index.dimension)
+            present = self._vectors.keys(index.id)
+        with self._catalog.read() as snapshot:
+            change, wanted = last_change(snapshot), versions.active_keys(snapshot, index.id)
+            for some in _parts(sorted(wanted - present), _PREPARED_VECTORS):
+                stop()
+                keys, matrix = versions.vectors_of(snapshot, some)
+                self._vectors.upsert(index.id, keys, matrix, seen=change)
+
+    def switch(self, index: Index) -> None:
+        """Make this index the active one of its collection. A question sees the old one or this one, whole."""
+        with self._writing:
+            self._reconcile_terms(index.id)
+            if self.vectors_attached:
+                try:
+                    self._reconcile_vectors(index.id, index.dimension)
+                    self._attached.add(index.id)
+                except Unavailable as problem:
+                    self._detach(problem)
+            with ExitStack() as gate, self._catalog.write() as connection:
+                old = indexes.active_id(connection, index.collection_id)
+                indexes.activate(connection, index)
+                gate.enter_context(self.gate.flip())
+            if old is not None and old != index.id:
+                self.drop_index(old)
+
+    def drop_index(self, index_id: int) -> None:
+        """The caches of an index that no question looks into any more; the catalog keeps what it has."""
+        with self._writing:
+            self._terms.drop(term_space(index_id))
+            self._attached.discard(index_id)
+            with self._exact_lock:
+                self._exact.drop(index_id)
+                self._exact_change.pop(index_id, None)
+            with self._past_lock:
+                for wanted in [item for item in self._pasts if item[0] == index_id]:
+                    del self._pasts[wanted]
+            if self._prepare_vectors is not None or self.vectors_problem is not None:
+                return  # Chroma does not answer; what it holds of this index answers nobody
+            try:
+                self._vectors.drop(index_id)
+            except Unavailable as problem:
+                self._detach(problem)
+
     # ── starting, and starting again ──────────────────────────────────────────────────────────
 
     def attach_terms(self) -> None:
@@ -415,12 +495,16 @@ class Caches:
                 with self._catalog.write() as connection:
                     versions.collect_staged(connection)
             with self._catalog.read() as snapshot:
-                everything = versions.all_indexes(snapshot)
+                everything, change = versions.all_indexes(snapshot), last_change(snapshot)
             for index_id, collection_id, _ in everything:
-                self._reconcile_terms(index_id, collection_id)
+                self._reconcile_terms(index_id)
+                self._clear_pending(collection_id, change)
+            if not self.terms_ready:  # later on, an index that is being built has terms too
+                for space in self._terms.spaces() - {term_space(index_id) for index_id, _, _ in everything}:
+                    self._terms.drop(space)
             self.terms_ready = True
 
-    def _reconcile_terms(self, index_id: int, collection_id: str) -> None:
+    def _reconcile_terms(self, index_id: int) -> None:
         space = term_space(index_id)
         seen = self._terms.open(space, catalog_id=self._catalog.id)
         with self._catalog.read() as snapshot:
@@ -436,7 +520,6 @@ class Caches:
                 entries = list(versions.term_entries(snapshot, add[start : start + _TERM_BATCH]))
                 self._terms.apply(space, remove=remove, add=entries, seen=change)
                 remove = []
-        self._clear_pending(collection_id, change)
 
     def attach_vectors(self) -> bool:
         """Bring Chroma to what the catalog says. False where it cannot be reached; exact search goes on answering."""
@@ -516,11 +599,56 @@ class Caches:
     def ask_chroma(self, index_id: int, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
         return self._vectors.search(index_id, vector, k=k)
 
-    def stray_terms(self, index_ids: Set[int]) -> list[str]:
-        """Names of spaces of terms that belong to none of these indexes."""
-        return sorted(self._terms.spaces() - {term_space(index_id) for index_id in index_ids})
+    def count_terms(self, index_id: int) -> int:
+        return self._terms.count(term_space(index_id))
+
+    def seen(self, index_id: int) -> tuple[int | None, int | None]:
+        """The last change that the terms and Chroma say they have seen; None for a Chroma that is not attached."""
+        attached = index_id in self._attached
+        return self._terms.seen(term_space(index_id)), self._vectors.seen(index_id) if attached else None
+
+    def strays(self, index_ids: Set[int]) -> tuple[list[str], list[int]]:
+        """Spaces of terms and of vectors that belong to none of these indexes."""
+        vectors = self._vectors.spaces() if self.vectors_attached else set()
+        return (
+            sorted(self._terms.spaces() - {term_space(index_id) for index_id in index_ids}),
+            sorted(vectors - index_ids),
+        )
+
+    def drop_strays(self, index_ids: Set[int]) -> None:
+        with self._writing:
+            terms, vectors = self.strays(index_ids)
+            for space in terms:
+                self._terms.drop(space)
+            for index_id in vectors:
+                self._vectors.drop(index_id)
+
+    def rebuild(self, index_id: int, *, terms: bool, vectors: bool) -> None:
+        """An active index's part of these caches anew from the catalog; nothing is embedded. Questions go on, over the
+        old terms and over the catalog's own vectors."""
+        with self._writing:
+            with self._catalog.read() as snapshot:
+                change = last_change(snapshot)
+                dimension = next(size for number, _, size in versions.all_indexes(snapshot) if number == index_id)
+                if terms:
+                    entries = versions.term_entries(snapshot, sorted(versions.active_keys(snapshot, index_id)))
+                    self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=change)
+            if vectors and self.vectors_attached:
+                with self.gate.flip():  # no question is looking into it now, and from here on none does
+                    self._attached.discard(index_id)
+                try:
+                    self._vectors.reset(index_id, catalog_id=self._catalog.id, dimension=dimension)
+                    self._reconcile_vectors(index_id, dimension)
+                    self._attached.add(index_id)
+                except Unavailable as problem:
+                    self._detach(problem)
 
     def close(self) -> None:
         with self._writing:
             self._terms.close()
             self._vectors.close()
+
+
+def _parts(keys: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

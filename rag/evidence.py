@@ -28,11 +28,12 @@ def features(found: Found, hit: Hit) -> list[tuple[float, float, float]]:
     once for each language that the passage can be read in."""
     present = _terms(hit)
     asked_in_chinese = any(word.chinese for word in found.keywords)
+    known = found.view_of(hit).coverage ** 2
     judged = []
     for chinese, words, asked in readings(found.keywords, hit.text):
         # Across languages an embedder that reads one of them has nothing to say.
         cosine = hit.arms.get("vectors", 0.0) - 0.4 if chinese == asked_in_chinese else 0.0
-        judged.append((asked * share(words, ((1.0, present),)), _lacking(words, present), found.coverage**2 * cosine))
+        judged.append((asked * share(words, ((1.0, present),)), _lacking(words, present), known * cosine))
     return judged
 
 

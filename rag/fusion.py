@@ -7,7 +7,8 @@ keep both languages at or above their better arm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 _DENSE_WEIGHT = 0.5  # in a language the embedder reads: SQuAD hit@1 .82, against .70 dense and .77 terms alone
 
@@ -30,12 +31,29 @@ def dense_weight(coverage: float) -> float:
     return _DENSE_WEIGHT * coverage**2
 
 
-def fuse(*, vectors: Mapping[int, float], terms: Mapping[int, float], dense: float) -> dict[int, float]:
-    """One score per key, 0 … 1. A key that an arm did not find has that arm's worst score."""
+@dataclass(slots=True)
+class Group:
+    """What both arms found among the texts of one embedder, and the share of its vectors."""
+
+    dense: float
+    vectors: dict[int, float] = field(default_factory=dict)
+    terms: dict[int, float] = field(default_factory=dict)
+
+
+def fuse(groups: Sequence[Group]) -> dict[int, float]:
+    """One score per key, 0 … 1. A key that an arm did not find has that arm's worst score.
+
+    Cosines are stretched group by group: another embedder's mean something else (a good one is .4 here and .8 there).
+    BM25 means the same everywhere, so a group in which no word of the question stands gains nothing by its vectors'
+    best.
+    """
+    terms = {key: score for group in groups for key, score in group.terms.items()}
+    found = [min_max(group.vectors) for group in groups]
     if not terms:
-        return min_max(vectors)
-    from_vectors, from_terms = min_max(vectors), min_max({**dict.fromkeys(vectors, 0.0), **terms})
+        return {key: score for scores in found for key, score in scores.items()}
+    from_terms = min_max({**{key: 0.0 for group in groups for key in group.vectors}, **terms})
     return {
-        key: dense * from_vectors.get(key, 0.0) + (1.0 - dense) * from_terms.get(key, 0.0)
-        for key in from_vectors.keys() | from_terms.keys()
+        key: group.dense * scores.get(key, 0.0) + (1.0 - group.dense) * from_terms[key]
+        for group, scores in zip(groups, found, strict=True)
+        for key in group.vectors.keys() | group.terms.keys()
     }

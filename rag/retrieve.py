@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rag.caches import Arms
-from rag.catalog import history, versions
+from rag.catalog import history, indexes, versions
 from rag.catalog.engine import Connection
-from rag.fusion import dense_weight, fuse
+from rag.fusion import Group, dense_weight, fuse
 from rag.keywords import Keyword, best_share, keywords
 from rag.knowledge import KnowledgeBase
+from rag.language import language_of
 from rag.models import Collection, Hit
-from rag.ports import Vectors
+from rag.ports import Embedder, Vectors
+from rag.probe import understood
 
 _CANDIDATES = 60  # per arm and collection, before the catalog's check
 _RERANKED = 30
@@ -28,20 +30,36 @@ _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="arm")
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """The question as one embedder sees it. `coverage`: how much of it the embedder understands, 0 to 1: the share of
+    its tokens that it knows, or less where a probe found that it reads the collection's texts worse than that."""
+
+    embedder: Embedder
+    vector: Vectors
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What a question found, best first, and what is needed to judge and explain it.
 
-    `keywords` are the question's content words; `coverage` is the share of its tokens that the embedder knows; `vector`
-    is its vector.
+    `keywords` are the question's content words; `views` has one for each collection, by its id.
     """
 
     hits: tuple[Hit, ...]
     searched: dict[str, int]  # collection name → documents
     keywords: tuple[Keyword, ...]
-    coverage: float
-    vector: Vectors
+    views: Mapping[str, View]
     timings_ms: dict[str, float]
     not_kept: int = 0  # documents whose version of then is gone, where it was asked about the past
+
+    @property
+    def view(self) -> View:
+        """That of the best hit's collection."""
+        return self.view_of(self.hits[0]) if self.hits else next(iter(self.views.values()))
+
+    def view_of(self, hit: Hit) -> View:
+        return self.views[hit.collection_id]
 
 
 def retrieve(
@@ -55,25 +73,81 @@ def retrieve(
     """The k chunks that answer best to the question, all from one snapshot of the catalog: of what is active now, or of
     what was at the time `as_of`."""
     clock = _Clock()
-    vector = base.embedder.embed_query(question)
-    coverage = base.embedder.coverage(question)
-    clock.lap("embed")
-    with base.caches.gate.look() if as_of is None else nullcontext(), base.catalog.read() as snapshot:
-        at = None if as_of is None else history.change_at(snapshot, as_of)
-        arms = {item.name: base.caches.arms(snapshot, item, at=at) for item in collections}
-        hits: dict[int, Hit] = {}
-        for one in arms.values():
-            hits |= _candidates(question, vector, snapshot=snapshot, arms=one, wanted=k)
-        clock.lap("look_up")
-        searched = {name: one.documents for name, one in arms.items()}
-        not_kept = 0 if at is None else sum(history.not_kept_at(snapshot, item.id, at) for item in collections)
-        words = keywords(question, lambda terms: _rarity(terms, list(arms.values())))
-    ranked = _reranked(_ranked(hits, coverage=coverage), words)[:k]
+    while True:
+        views = look(question, base=base, collections=collections)
+        clock.lap("embed")
+        with base.caches.gate.look() if as_of is None else nullcontext(), base.catalog.read() as snapshot:
+            if not indexes.are_active(snapshot, collections):
+                # A re-index has put another index in the place of one of them: its embedder must see the question.
+                collections = base.collections([item.id for item in collections])
+                continue
+            views = _limited(views, question, snapshot=snapshot, collections=collections)
+            at = None if as_of is None else history.change_at(snapshot, as_of)
+            arms = {item.name: base.caches.arms(snapshot, item, at=at) for item in collections}
+            hits: dict[int, Hit] = {}
+            for item in collections:
+                hits |= _candidates(
+                    question,
+                    views[item.id].vector,
+                    snapshot=snapshot,
+                    arms=arms[item.name],
+                    index_id=item.index_id,
+                    wanted=k,
+                )
+            clock.lap("look_up")
+            searched = {name: one.documents for name, one in arms.items()}
+            not_kept = 0 if at is None else sum(history.not_kept_at(snapshot, item.id, at) for item in collections)
+            words = _keywords(question, list(arms.values()))
+        break
+    ranked = _reranked(_ranked(hits, views), words)[:k]
     clock.lap("fuse")
-    return Found(tuple(ranked), searched, words, coverage, vector, clock.laps_ms, not_kept)
+    return Found(tuple(ranked), searched, words, views, clock.laps_ms, not_kept)
 
 
-def _candidates(question: str, vector: Vectors, *, snapshot: Connection, arms: Arms, wanted: int) -> dict[int, Hit]:
+def look(question: str, *, base: KnowledgeBase, collections: Sequence[Collection]) -> dict[str, View]:
+    """The question as the embedder of each collection sees it, by the collection's id; embedded once by each."""
+    by_embedder: dict[str, View] = {}
+    for item in collections:
+        if item.embedder not in by_embedder:
+            embedder = base.embedder_of(item)
+            vector = embedder.embed_query(question)
+            by_embedder[item.embedder] = View(embedder, vector, embedder.coverage(question))
+    return {item.id: by_embedder[item.embedder] for item in collections}
+
+
+def _limited(
+    views: Mapping[str, View], question: str, *, snapshot: Connection, collections: Sequence[Collection]
+) -> dict[str, View]:
+    """What an embedder was found not to read weighs no more than it reads of it, however many tokens it knows."""
+    language = language_of(question)
+    probes = indexes.probes_of(snapshot, [item.index_id for item in collections])
+    limits: dict[str, float] = {}
+    for item in collections:
+        probe = probes.get(item.index_id, {}).get(language)
+        limits[item.embedder] = min(limits.get(item.embedder, 1.0), 1.0 if probe is None else understood(probe))
+    return {
+        item.id: replace(views[item.id], coverage=min(views[item.id].coverage, limits[item.embedder]))
+        for item in collections
+    }
+
+
+def rank_in(
+    question: str, view: View, *, base: KnowledgeBase, snapshot: Connection, collection: Collection, k: int
+) -> tuple[list[Hit], list[Hit]]:
+    """The k best of one index, which need not be the active one: by both arms, and by the vectors alone."""
+    arms = base.caches.arms(snapshot, collection)
+    hits = _candidates(
+        question, view.vector, snapshot=snapshot, arms=arms, index_id=collection.index_id, wanted=_CANDIDATES
+    )
+    words = _keywords(question, [arms])
+    fused = _reranked(_ranked(hits, {collection.id: view}), words)
+    alone = sorted(hits.values(), key=lambda hit: (-hit.arms.get("vectors", -1.0), hit.chunk_id))
+    return fused[:k], alone[:k]
+
+
+def _candidates(
+    question: str, vector: Vectors, *, snapshot: Connection, arms: Arms, index_id: int, wanted: int
+) -> dict[int, Hit]:
     """Active hits of one collection. Where the catalog rejects what the caches offer, they are asked for more."""
     k = max(_CANDIDATES, 2 * wanted)
     while True:
@@ -85,7 +159,7 @@ def _candidates(question: str, vector: Vectors, *, snapshot: Connection, arms: A
         # The cosine of what only the terms found is a look-up away, and fusion is fairer for knowing it.
         by_vector |= _cosines(snapshot, sorted(keys - by_vector.keys()), vector)
         scored = {key: _arms_of(key, by_vector, by_terms) for key in keys}
-        hits = versions.read_hits(snapshot, scored, at=arms.at)
+        hits = versions.read_hits(snapshot, scored, at=arms.at, index_id=index_id)
         if len(hits) >= min(wanted, len(keys)) or exhausted or k >= _MOST_CANDIDATES:
             return hits
         k *= 2
@@ -105,12 +179,16 @@ def _cosines(snapshot: Connection, keys: Sequence[int], vector: Vectors) -> dict
     return dict(zip(found, (matrix @ vector).tolist(), strict=True)) if found else {}
 
 
-def _ranked(hits: dict[int, Hit], *, coverage: float) -> list[Hit]:
-    scores = fuse(
-        vectors={key: hit.arms["vectors"] for key, hit in hits.items() if "vectors" in hit.arms},
-        terms={key: hit.arms["terms"] for key, hit in hits.items() if "terms" in hit.arms},
-        dense=dense_weight(coverage),
-    )
+def _ranked(hits: Mapping[int, Hit], views: Mapping[str, View]) -> list[Hit]:
+    groups: dict[str, Group] = {}
+    for key, hit in hits.items():
+        view = views[hit.collection_id]
+        group = groups.setdefault(view.embedder.identity, Group(dense_weight(view.coverage)))
+        if "vectors" in hit.arms:
+            group.vectors[key] = hit.arms["vectors"]
+        if "terms" in hit.arms:
+            group.terms[key] = hit.arms["terms"]
+    scores = fuse(list(groups.values()))
     # Equal scores keep the order of their keys, so that the same question always has the same answer.
     ranked = sorted(hits.items(), key=lambda item: (-scores.get(item[0], 0.0), item[0]))
     return [replace(hit, score=scores.get(key, 0.0)) for key, hit in ranked]
@@ -131,10 +209,12 @@ def _with_keywords(hit: Hit, wanted: Sequence[Keyword]) -> Hit:
     return replace(hit, score=score, arms={**hit.arms, "keywords": found})
 
 
-def _rarity(terms: Sequence[str], arms: Sequence[Arms]) -> list[float]:
-    """A term is as common as it is in the collection that knows it best."""
-    lists = [one.rarity(terms) for one in arms]
-    return [min(values) for values in zip(*lists, strict=True)]
+def _keywords(question: str, arms: Sequence[Arms]) -> tuple[Keyword, ...]:
+    def rarity(terms: Sequence[str]) -> list[float]:
+        """A term is as common as it is in the collection that knows it best."""
+        return [min(values) for values in zip(*(one.rarity(terms) for one in arms), strict=True)]
+
+    return keywords(question, rarity)
 
 
 class _Clock:

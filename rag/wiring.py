@@ -12,6 +12,7 @@ from rag.answer import Assistant
 from rag.caches import Caches
 from rag.catalog.engine import Catalog
 from rag.embedder import SentenceTransformerEmbedder
+from rag.embedders import Embedders
 from rag.errors import InvalidInput, NotFound
 from rag.knowledge import KnowledgeBase
 from rag.llm import open_chat_model
@@ -47,6 +48,7 @@ def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None)
         caches=caches,
         originals=Originals(folder / "originals"),
         embedder=embedder or SentenceTransformerEmbedder(settings.embedder),
+        others=Embedders(SentenceTransformerEmbedder),
     )
 
 
