@@ -6,6 +6,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from app.schemas import AnswerOut
 from ingest.jobs import Jobs, Running
@@ -38,6 +39,10 @@ UPLOAD_KIND = "upload"
 _ATTACH_AGAIN_SECONDS = 5.0
 _CLOSE_SECONDS = 20.0
 _MIB = 1024 * 1024
+
+
+def _never() -> bool:
+    return False
 
 
 class Service:
@@ -334,7 +339,7 @@ class Service:
             base=self.base,
             collection=collection,
             source=record,
-            read=(sandbox or self._sandbox).read,
+            read=partial((sandbox or self._sandbox).read, stopped=running.stop.is_set if running else _never),
             read_options=options,
             target_tokens=self.settings.chunk_tokens,
             report_items=running.report_items if running else lambda _items: None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
@@ -17,13 +18,15 @@ from rag.errors import AttestError
 _STREAMS = anyio.CapacityLimiter(64)
 # Proxies cut streams that are silent for a minute, and a model on a laptop may read its prompt for longer.
 _HEARTBEAT_SECONDS = 15.0
+_HEARTBEAT = ": still at work\n\n"
 _END = object()
 
 Frame = tuple[str, Any]  # event name, JSON-able data
 
 
-def event_stream(frames: Generator[Frame, None, None]) -> StreamingResponse:
-    """Frames as server-sent events.
+def event_stream(frames: Generator[Frame | None, None, None]) -> StreamingResponse:
+    """Frames as server-sent events. None is a step without an event: a generator that waits for something makes one
+    now and then, because one that is running cannot be closed.
 
     The first frame is made before the response begins, so that what fails until then has a real status. A client that
     goes away closes the generator, and with it the work behind it, at the generator's next step (measured: 0.15 s with
@@ -34,19 +37,27 @@ def event_stream(frames: Generator[Frame, None, None]) -> StreamingResponse:
     return StreamingResponse(_sent(first, frames), media_type="text/event-stream", headers=headers)
 
 
-async def _sent(first: Frame | None, frames: Generator[Frame, None, None]) -> AsyncIterator[str]:
+async def _sent(first: Frame | None, frames: Generator[Frame | None, None, None]) -> AsyncIterator[str]:
     step: asyncio.Task[Any] | None = None
+    sent_at = time.monotonic()
     try:
         if first is not None:
             yield _framed(*first)
         while True:
             step = asyncio.create_task(anyio.to_thread.run_sync(_next, frames, limiter=_STREAMS))
             while not (await asyncio.wait({step}, timeout=_HEARTBEAT_SECONDS))[0]:
-                yield ": still at work\n\n"
+                yield _HEARTBEAT
+                sent_at = time.monotonic()
             frame, step = step.result(), None
             if frame is _END:
                 return
-            yield _framed(*frame)
+            if frame is not None:
+                yield _framed(*frame)
+            elif time.monotonic() - sent_at >= _HEARTBEAT_SECONDS:
+                yield _HEARTBEAT
+            else:
+                continue
+            sent_at = time.monotonic()
     finally:
         with anyio.CancelScope(shield=True):
             if step is not None:  # a generator that is running cannot be closed: it comes to its next step first
@@ -54,7 +65,7 @@ async def _sent(first: Frame | None, frames: Generator[Frame, None, None]) -> As
             await anyio.to_thread.run_sync(frames.close, limiter=_STREAMS)
 
 
-def _next(frames: Iterator[Frame]) -> Any:
+def _next(frames: Iterator[Frame | None]) -> Any:
     try:
         return next(frames, _END)
     except AttestError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -151,12 +153,20 @@ def show_hits(hits: Sequence[Json]) -> None:
 # ── work ──────────────────────────────────────────────────────────────────────────────────────
 
 
+_LINE_EVERY_SECONDS = 10.0  # where nobody watches a bar; the first one after as long
+_RATE_SECONDS = 15.0  # over which chunks per second are counted
+
+
 @contextmanager
 def progress(names: Mapping[str, str]) -> Iterator[Callable[[Json], None]]:
-    """A bar for each job (id → name) on stderr, if somebody watches. Yields what is to be told of each move."""
+    """A bar for each job (id → name) on stderr, or a line now and then where that is no terminal.
+
+    Yields what is to be told of each move.
+    """
     console = _console(stderr=True)
+    paces = {job: ChunkPace() for job in names}
     if not console.is_terminal:
-        yield lambda _job: None
+        yield _Lines(names, paces)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -165,22 +175,78 @@ def progress(names: Mapping[str, str]) -> Iterator[Callable[[Json], None]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[counts]}", markup=False),
+        TextColumn("{task.fields[shown]}", markup=False),
         TimeElapsedColumn(),
     ]
     with Progress(*columns, console=console) as bars:
-        tasks = {job: bars.add_task(clean(name), total=None, counts="waiting") for job, name in names.items()}
+        tasks = {job: bars.add_task(clean(name), total=None, shown="waiting") for job, name in names.items()}
 
         def moved(job: Json) -> None:
             at = job["progress"]
             over = job["finished_at"] is not None
             total = at["done"] if over and at["total"] is None else at["total"]
-            shown = job["state"] if job["state"] == "queued" else counts(job["counts"]) or job["state"]
             task = next(task for task in bars.tasks if task.id == tasks[job["id"]])
             task.total = max(total, 1) if over else total  # not by `update`, where None leaves what was there
-            bars.update(task.id, completed=at["done"], counts=shown)
+            bars.update(task.id, completed=at["done"], shown=how_far(job, paces[job["id"]]))
 
         yield moved
+
+
+class ChunkPace:
+    """Chunks per second of one job, over the last looks at it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looks: deque[tuple[float, int]] = deque()
+
+    def per_second(self, chunks: int) -> float | None:
+        now = self._clock()
+        if self._looks and chunks < self._looks[-1][1]:  # it was begun again
+            self._looks.clear()
+        self._looks.append((now, chunks))
+        while len(self._looks) > 2 and self._looks[1][0] < now - _RATE_SECONDS:
+            self._looks.popleft()
+        began, first = self._looks[0]
+        return (chunks - first) / (now - began) if now - began >= 1.0 and chunks > first else None
+
+
+class _Lines:
+    def __init__(self, names: Mapping[str, str], paces: Mapping[str, ChunkPace]) -> None:
+        self._names = names
+        self._paces = paces
+        self._said_at = dict.fromkeys(names, time.monotonic())
+
+    def __call__(self, job: Json) -> None:
+        shown = how_far(job, self._paces[job["id"]])
+        now = time.monotonic()
+        if job["finished_at"] is not None or now - self._said_at[job["id"]] < _LINE_EVERY_SECONDS:
+            return
+        self._said_at[job["id"]] = now
+        at = job["progress"]
+        of = f" of {at['total']}" if at["total"] is not None else ""
+        hint(f"{self._names[job['id']]}: {at['done']}{of} {at['unit']}, {shown}")
+
+
+def how_far(job: Json, pace: ChunkPace) -> str:
+    """“3 added, 1 failed · 812 chunks, 71/s · 2:05 left”: what there is of it."""
+    at = job["progress"]
+    rate = pace.per_second(at["chunks"])
+    if job["state"] == "queued":
+        return "waiting"
+    said = [counts(job["counts"]) or str(job["state"])]
+    if at["chunks"]:
+        speed = f", {rate:.0f}/s" if rate is not None and rate >= 1 and job["finished_at"] is None else ""
+        said.append(f"{at['chunks']} chunks{speed}")
+    if at["eta_seconds"] is not None:
+        said.append(f"{duration(at['eta_seconds'])} left")
+    return " · ".join(said)
+
+
+def duration(seconds: float) -> str:
+    """“0:07”, “12:30”, “3:00:00”."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def counts(values: Mapping[str, int]) -> str:

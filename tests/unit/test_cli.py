@@ -109,7 +109,7 @@ def test_help_loads_neither_the_service_nor_its_libraries() -> None:
 
 def _commands() -> list[list[str]]:
     groups = {"sources": ("list", "add", "remove"), "documents": ("list", "show", "add", "remove")}
-    groups |= {"collections": ("list", "create", "remove"), "jobs": ("list", "cancel")}
+    groups |= {"collections": ("list", "create", "remove"), "jobs": ("list", "show", "retry", "cancel")}
     single = [[name] for name in ("serve", "ask", "search", "sync", "doctor")]
     return single + [[group, name] for group, names in groups.items() for name in names]
 
@@ -437,7 +437,8 @@ def test_a_bar_whose_total_turns_out_too_small_has_none_until_it_is_known(monkey
     monkeypatch.setattr(terminal, "_console", lambda **_: Console(file=screen, force_terminal=True, width=100))
     job = {"id": "job_1", "state": "running", "finished_at": None, "counts": {"added": 1}}
     with terminal.progress({"job_1": "notes"}) as moved:
-        moved(job | {"progress": {"done": 3, "total": 3}})
-        moved(job | {"progress": {"done": 11600, "total": None}})
+        at = {"chunks": 0, "eta_seconds": None}
+        moved(job | {"progress": at | {"done": 3, "total": 3}})
+        moved(job | {"progress": at | {"done": 11600, "total": None}})
     assert "11600/?" in screen.getvalue()
     assert "11600/3" not in screen.getvalue()
