@@ -207,7 +207,7 @@ class Client:
         from app.server import Background  # the whole service: nobody needs it who finds one running
         from app.service import Service
 
-        service = Service(self._settings, warm=self._working)
+        service = Service(self._settings, warm=self._working, stays=False)
         self._server = Background(service)
         return _http(self._server.url, service.token)
 

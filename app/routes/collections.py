@@ -44,6 +44,7 @@ def rename_collection(name: str, request: CollectionIn, service: ServiceDep) -> 
 def delete_collection(name: str, service: ServiceDep) -> None:
     """With its sources, documents and versions."""
     service.base.delete_collection(service.collection(name))
+    service.follow_sources()
 
 
 def _shown(collection: Collection, service: ServiceDep) -> CollectionOut:

@@ -78,7 +78,8 @@ def change_source(source_id: str, request: SourcePatch, service: ServiceDep) -> 
         config = valid.config.model_dump(exclude_defaults=True)
     if config is not None or request.watch:
         used = source.config if config is None else config
-        _check(SourceRecord(source.id, source.collection_id, source.name, source.kind, used, now(), watch=watch), service)
+        collection_id = source.collection_id
+        _check(SourceRecord(source.id, collection_id, source.name, source.kind, used, now(), watch=watch), service)
     if request.name is not None and request.name != source.name:
         _check_name(request.name, before=source)
     with service.base.catalog.write() as connection:
