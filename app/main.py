@@ -11,11 +11,10 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from app.doctor import examine
 from app.errors import add_error_handlers, respond
 from app.idempotency import Idempotency, document_keys
 from app.pages import add_pages
-from app.routes import ask, collections, documents, jobs, sources
+from app.routes import ask, collections, doctor, documents, jobs, sources
 from app.schemas import ANSWER_EXAMPLE
 from app.security import BodyTooLarge, Guard, body_too_large
 from app.service import Service
@@ -64,13 +63,8 @@ def create_app(service: Service) -> FastAPI:
         return respond(body_too_large(limit))
 
     v1 = APIRouter(prefix="/v1")
-    for part in (ask, collections, sources, documents, jobs):
+    for part in (ask, collections, sources, documents, jobs, doctor):
         v1.include_router(part.router)
-
-    @v1.get("/doctor", tags=["service"])
-    def doctor() -> dict[str, Any]:
-        """Is all well: catalog, caches, embedder, language model, OCR, disk."""
-        return examine(service)
 
     app.include_router(v1)
 

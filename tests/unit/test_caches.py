@@ -89,6 +89,9 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
+    world.vectors.broken.clear()
+    world.terms.broken.clear()
+    world.bases.assert_sound(staged=True)
     world.bases.close()
 
 
