@@ -16,12 +16,13 @@ from ingest.sync import Progress, Report
 from rag.catalog import jobs
 from rag.catalog.engine import Catalog, Connection
 from rag.catalog.jobs import Counts, Job, JobItem, JobState
-from rag.errors import AttestError, Conflict, NotFound
+from rag.errors import AttestError, Conflict, DiskFull, NotFound
 from rag.models import Problem
 
 log = logging.getLogger(__name__)
 
 _SAVE_EVERY_SECONDS = 0.5  # progress that nobody could read faster is not worth a commit
+_WRITE_AGAIN_SECONDS = 1.0  # after the disk was found to be full
 _LOOK_EVERY_SECONDS = 0.5  # whether the job is still there
 _FORGET_EVERY_SECONDS = 3600.0  # old jobs
 # Kinds whose request is what is to be stored, not where it is to be looked for: after A, B, A the last one counts.
@@ -242,14 +243,24 @@ class Jobs:
             if self._closing.is_set():
                 continue
             try:
-                self._run(job.id)
-            except Exception:  # e.g. the disk is full: the jobs after this one must find a thread all the same
+                self._run_when_there_is_room(job.id)
+            except Exception:  # whatever it is: the jobs after this one must find a thread all the same
                 log.exception("Job %s could not be begun", job.id)
             finally:
                 self._stops.pop(job.id, None)
                 self._let_next(job)
             if time.monotonic() - self._forgot_at > _FORGET_EVERY_SECONDS:
                 self._forget_old_jobs()
+
+    def _run_when_there_is_room(self, job_id: str) -> None:
+        """That a job begins must be written down. On a full disk it waits in the queue, as it is in the catalog."""
+        while not self._closing.is_set():
+            try:
+                self._run(job_id)
+                return
+            except DiskFull as problem:
+                log.warning("Job %s waits: %s", job_id, problem)
+                self._closing.wait(_WRITE_AGAIN_SECONDS)
 
     def _run(self, job_id: str) -> None:
         with self._catalog.write() as connection:  # one look and one step: nobody can cancel it in between
@@ -295,12 +306,18 @@ class Jobs:
     def _end(self, running: Running, state: JobState, problem: Problem | None) -> None:
         if self._is_gone(running.job):
             return
-        try:
-            running.finish(state, problem)
-        except Cancelled:  # it went just now
-            log.info("Job %s is over: it was deleted with its source", running.job.id)
-        except Exception:  # e.g. the disk is full
-            log.exception("The end of job %s could not be written", running.job.id)
+        while True:
+            try:
+                running.finish(state, problem)
+            except Cancelled:  # it went just now
+                log.info("Job %s is over: it was deleted with its source", running.job.id)
+            except DiskFull as full:  # else it would seem to run until the next start
+                log.warning("The end of job %s waits to be written: %s", running.job.id, full)
+                if not self._closing.wait(_WRITE_AGAIN_SECONDS):
+                    continue
+            except Exception:  # whatever it is: the thread goes on
+                log.exception("The end of job %s could not be written", running.job.id)
+            return
 
     def _is_gone(self, job: Job) -> bool:
         gone = self._find(job.id) is None

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag.disk import says_when_full, sync_folder
 from rag.errors import InvalidInput, Unavailable
 from rag.language import query_terms, terms
 from rag.ports import TermEntry, TermSearch
@@ -336,13 +337,10 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
 
 def _write_marker(folder: Path, *, catalog_id: str, seen: int) -> None:
     temporary = folder / "marker.json.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"catalog_id": catalog_id, "format": FORMAT, "seen": seen}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / "marker.json")
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with says_when_full(folder):
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump({"catalog_id": catalog_id, "format": FORMAT, "seen": seen}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / "marker.json")
+        sync_folder(folder)
