@@ -9,22 +9,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.interrupt import Cancelled
 from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.split import split
 from rag.catalog import versions
 from rag.catalog.engine import Connection
 from rag.catalog.versions import sha256
-from rag.errors import AttestError, DocumentError, SourceError
+from rag.errors import AttestError, DocumentError, SourceError, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import DocumentStatus, Item, Original, Parsed, Piece, Problem
-from rag.ports import Embedder
+from rag.ports import Embedder, Vectors
 
 log = logging.getLogger(__name__)
 
 # (data, name, media_type, options) → Parsed: the sandbox in service, the registry itself in tests.
 Read = Callable[..., Parsed]
 
+_COUNTED_AT_ONCE = 1000  # texts, a few hundredths of a second
 _ROW_PIPELINE = "row/1"  # of items that come parsed; the number rises when a row's text is written differently
 
 
@@ -98,12 +100,24 @@ def _status(problem: AttestError) -> DocumentStatus:
     return problem.status  # type: ignore[return-value]  # readers use the words of DocumentStatus
 
 
-def pieces_of(prepared: Prepared, *, embedder: Embedder, target_tokens: int) -> list[Piece]:
+def pieces_of(
+    prepared: Prepared, *, embedder: Embedder, target_tokens: int, cancelled: Callable[[], bool] = lambda: False
+) -> list[Piece]:
+    """Raises Cancelled, in a text of megabytes after a while, when somebody asks for that."""
     assert prepared.parsed is not None
+
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        counts: list[int] = []
+        for start in range(0, len(texts), _COUNTED_AT_ONCE):
+            if cancelled():
+                raise Cancelled
+            counts += embedder.count_tokens(texts[start : start + _COUNTED_AT_ONCE])
+        return counts
+
     return split(
         prepared.parsed,
         title=prepared.own_title,
-        count_tokens=embedder.count_tokens,
+        count_tokens=count_tokens,
         window=embedder.window,
         target_tokens=target_tokens,
     )
@@ -118,7 +132,7 @@ def embed_missing(
         missing = sorted(versions.missing_vectors(snapshot, embedder_id, texts))
     if not missing:
         return {}
-    embedded = embedder.embed_passages([texts[key] for key in missing])
+    embedded = _embed([texts[key] for key in missing], embedder=embedder)
     return dict(zip(missing, embedded, strict=True))
 
 
@@ -137,5 +151,19 @@ def save_embedded(
     # purge, a confirmed re-index. Seldom, and few of them.
     gone = sorted(versions.missing_vectors(connection, embedder_id, texts))
     if gone:
-        embedded = embedder.embed_passages([texts[key] for key in gone])
+        embedded = _embed([texts[key] for key in gone], embedder=embedder)
         versions.save_vectors(connection, embedder_id, dict(zip(gone, embedded, strict=True)))
+
+
+def _embed(texts: Sequence[str], *, embedder: Embedder) -> Vectors:
+    """One vector for each text. Raises Unavailable for what is none: stored once, nobody would embed that text again."""
+    found = embedder.embed_passages(texts)
+    if found.shape != (len(texts), embedder.dimension):
+        said = f"returned an array of {found.shape} for {len(texts)} texts, not one of {embedder.dimension} numbers each"
+    elif not np.isfinite(found).all() or not found.any(axis=1).all():
+        said = "returned a vector that is zero or has numbers that are not finite"
+    else:
+        return found
+    raise Unavailable(
+        f"The embedder {embedder.name} {said}.", remedy="Check ATTEST_EMBEDDER and its files. What was there stays."
+    )

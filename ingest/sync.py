@@ -466,7 +466,9 @@ class Sync:
     def _pieces(self, prepared: Prepared) -> list[Piece]:
         assert self._index is not None
         target_tokens = target_of(self._index.splitter) or self.target_tokens
-        split = partial(pieces_of, prepared, embedder=self._embedder, target_tokens=target_tokens)
+        split = partial(
+            pieces_of, prepared, embedder=self._embedder, target_tokens=target_tokens, cancelled=self.cancelled
+        )
         assert prepared.parsed is not None
         return call(split, cancelled=self.cancelled) if len(prepared.parsed.text) > _LARGE_TEXT else split()
 
