@@ -156,10 +156,10 @@ def save_embedded(
 
 
 def _embed(texts: Sequence[str], *, embedder: Embedder) -> Vectors:
-    """One vector for each text. Raises Unavailable for what is none: stored once, nobody would embed that text again."""
+    """One vector per text. Raises Unavailable for what is none: once stored, its text would not be embedded again."""
     found = embedder.embed_passages(texts)
     if found.shape != (len(texts), embedder.dimension):
-        said = f"returned an array of {found.shape} for {len(texts)} texts, not one of {embedder.dimension} numbers each"
+        said = f"returned an array of {found.shape}, not {len(texts)} vectors of {embedder.dimension} numbers"
     elif not np.isfinite(found).all() or not found.any(axis=1).all():
         said = "returned a vector that is zero or has numbers that are not finite"
     else:
