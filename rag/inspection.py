@@ -79,6 +79,10 @@ _GROUPS: dict[str, dict[str, _Check]] = {
             "active times name versions that are not there", _REPAIR + "removes them."
         ),
         "active-version-removed": _Check("active versions have lost their text to retention", _REREADS),
+        "index-state": _Check("indexes are not in the state that their collection says", _REPAIR + "believes it."),
+        "collection-without-index": _Check(
+            "collections have no index", "Delete the collection and sync its sources into a new one.", False
+        ),
         "deleted-document-active": _Check(
             "deleted documents can still be found", _REPAIR + "takes them out of answers."
         ),
@@ -331,6 +335,7 @@ def _unwanted_originals(base: KnowledgeBase, snapshot: Connection) -> Iterator[D
 
 def _history(_base: KnowledgeBase, snapshot: Connection, _sample: int | None) -> Iterator[Damage]:
     yield from checks.history(snapshot)
+    yield from checks.index_states(snapshot)
     yield from checks.lives(snapshot)
 
 
@@ -404,6 +409,9 @@ def _repair_history(base: KnowledgeBase, found: Sequence[Damage]) -> None:
             case "activation-without-version":
                 with base.caches.still(), base.catalog.write() as connection:
                     repairs.remove_activations(connection, [damage.target])
+            case "index-state":
+                with base.caches.still(), base.catalog.write() as connection:
+                    repairs.state_indexes(connection, damage.target)
             case "activation-ahead":
                 with base.caches.still(), base.catalog.write() as connection:
                     repairs.catch_up(connection)

@@ -119,6 +119,19 @@ def history(connection: Connection) -> Iterator[Damage]:
         before = row
 
 
+def index_states(connection: Connection) -> Iterator[Damage]:
+    """Of a collection's indexes the one that it names is active, and no other."""
+    query = select(indexes.c.id, indexes.c.state, collections.c.id.label("collection_id"), collections.c.index_id)
+    rows = connection.execute(query.join(collections, collections.c.id == indexes.c.collection_id)).all()
+    for row in rows:
+        if (row.state == "active") != (row.id == row.index_id):
+            yield Damage("index-state", f"index {row.id} of {row.collection_id} is {row.state}", row.collection_id)
+    indexed = {row.index_id for row in rows if row.id == row.index_id}
+    for row in connection.execute(select(collections.c.id, collections.c.index_id)):
+        if row.index_id not in indexed:
+            yield Damage("collection-without-index", row.id)
+
+
 def lives(connection: Connection) -> Iterator[Damage]:
     """Documents: deleted ones are not active, readable ones are."""
     is_open = and_(activations.c.document_id == documents.c.id, activations.c.to_change.is_(None))

@@ -16,9 +16,11 @@ from rag.catalog.tables import (
     answer_citations,
     answers,
     chunks,
+    collections,
     documents,
     embedders,
     facts,
+    indexes,
     metadata,
     pending,
     sources,
@@ -69,6 +71,19 @@ def catch_up(connection: Connection) -> None:
     ).one()
     change = max(begun or 0, ended or 0, last_change(connection))
     connection.execute(update(facts).where(facts.c.name == "change").values(value=str(change)))
+
+
+def state_indexes(connection: Connection, collection_id: str) -> None:
+    """The index that the collection names is the active one; another that says so is retired."""
+    named = select(collections.c.index_id).where(collections.c.id == collection_id).scalar_subquery()
+    own = indexes.c.collection_id == collection_id
+    connection.execute(
+        update(indexes)
+        .where(own, indexes.c.id != named, indexes.c.state == "active")
+        .values(state="retired", retired_at=now())
+    )
+    connection.execute(update(indexes).where(own, indexes.c.id == named).values(state="active", retired_at=None))
+    next_change(connection)
 
 
 def withdraw(connection: Connection, document_id: str) -> None:

@@ -159,6 +159,17 @@ def active_removed(world: World) -> None:
     )
 
 
+def index_retired(world: World) -> None:
+    world.sql("UPDATE indexes SET state = 'retired'")
+
+
+def no_index(world: World) -> None:
+    world.sql(
+        "INSERT INTO collections (id, name, index_id, metadata_schema, created_at) VALUES "
+        "('col_none', 'none', NULL, '{}', '2026-01-01')"
+    )
+
+
 def deleted_active(world: World) -> None:
     world.sql("UPDATE documents SET deleted_at = '2026-01-01' WHERE id = ?", world.drill)
 
@@ -360,6 +371,8 @@ PLANTED: list[tuple[Callable[[World], None], set[str], set[str]]] = [
         {"active-version-removed", "terms-orphan", "chroma-orphan", "vector-orphan"},
         {"document-withdrawn"},
     ),
+    (index_retired, {"index-state"}, set()),
+    (no_index, {"collection-without-index"}, {"collection-without-index"}),
     (deleted_active, {"deleted-document-active"}, set()),
     (not_active, {"document-without-version", "terms-orphan", "chroma-orphan"}, {"document-withdrawn"}),
     (staged, {"version-never-active"}, set()),
@@ -412,7 +425,7 @@ def test_damage_is_found_for_what_it_is_and_repaired(
     after = repair(world.base, findings)
     assert {item.code for item in after if not item.repaired} == left, after
     assert codes(inspect(world.base)) == left
-    beyond_repair = {"schema-revision", "database-damaged"} & left
+    beyond_repair = {"schema-revision", "database-damaged", "collection-without-index"} & left
     assert beyond_repair or all(item.level == "note" for item in after if not item.repaired)
     assert all(item.remedy for item in after)
     if beyond_repair:
