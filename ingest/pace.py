@@ -45,7 +45,7 @@ class Pace:
         took, did, steps = moved - began, last - first, len(self._moves) - 1
         if took < _LEAST_SECONDS:
             return None
-        # Between two moves it counts down; when the next one is overdue, it goes up again.
-        at_last = remaining * took / did - (now - moved)
-        at_now = remaining * (now - began) / did - took / steps
-        return max(0.0, at_last, at_now)
+        # Between two moves it counts down; when the next one is overdue, it goes up again, without a jump.
+        since, grace = now - moved, 2 * took / steps
+        counted_down = remaining * took / did - min(since, grace)
+        return max(0.0, counted_down) + max(0.0, since - grace) * remaining / did

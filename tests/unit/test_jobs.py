@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select, update
 
+from ingest import interrupt
+from ingest.budget import Budget
+from ingest.interrupt import Cancelled, Listening
 from ingest.jobs import Jobs, Running, Work
-from ingest.sync import Cancelled, Progress, Report
+from ingest.pace import Pace
+from ingest.sync import Progress, Report
 from rag.catalog import jobs as rows
 from rag.catalog import knowledge
-from rag.catalog.engine import Catalog
+from rag.catalog.engine import Catalog, now
 from rag.catalog.jobs import Counts, Job, JobItem
+from rag.catalog.tables import job_items
+from rag.catalog.tables import jobs as job_rows
 from rag.errors import Conflict, NotFound, SourceError
-from rag.models import Problem
+from rag.models import Item, Original, Problem, Unlisted
 from tests.fakes import HashEmbedder
 
 PATIENCE_SECONDS = 10.0
@@ -143,12 +151,13 @@ def test_items_and_counts_are_there_when_it_ends(jobs_of: Callable[..., Jobs]) -
             running.report_items([JobItem(f"{number}.txt", f"files/{number}.txt", "added", "doc_1")])
             running.report_progress(Progress(number + 1, 6, Counts(added=number + 1)))
         running.report_items([item])
-        running.report_progress(Progress(6, 6, Counts(added=5, failed=1)))
+        running.report_progress(Progress(6, 6, Counts(added=5, failed=1), chunks=40, bytes=9000))
         return Report(Counts(added=5, failed=1))
 
     jobs = jobs_of(work)
     job = finished(jobs, submit(jobs))
     assert (job.done, job.total, job.counts) == (6, 6, Counts(added=5, failed=1))
+    assert (job.chunks, job.bytes) == (40, 9000)
     assert [found.key for found in job.items] == ["0.txt", "1.txt", "2.txt", "3.txt", "4.txt", "手册.pdf"]
     assert job.items[-1] == item
 
@@ -321,6 +330,304 @@ def test_cancelling_what_has_ended_changes_nothing(jobs_of: Callable[..., Jobs])
     assert jobs.cancel(job.id) == job
 
 
+def test_work_hears_of_a_cancel_while_another_writes_the_catalog(
+    jobs_of: Callable[..., Jobs], catalog: Catalog
+) -> None:
+    held = Held()
+    jobs = jobs_of(held)
+    job = submit(jobs)
+    until(lambda: bool(held.started))
+    with catalog.write():
+        canceller = threading.Thread(target=jobs.cancel, args=(job.id,))
+        canceller.start()
+        until(lambda: bool(held.ended))
+    canceller.join()
+    assert finished(jobs, job).state == "cancelled"
+
+
+def test_a_call_that_blocks_is_left_at_once_and_one_that_ends_gives_its_result() -> None:
+    stop, release = threading.Event(), threading.Event()
+    assert interrupt.call(lambda: 7, cancelled=stop.is_set) == 7
+    with pytest.raises(ZeroDivisionError):
+        interrupt.call(lambda: 1 // 0, cancelled=stop.is_set)
+    stop.set()
+    with pytest.raises(Cancelled):
+        interrupt.call(lambda: release.wait(PATIENCE_SECONDS), cancelled=stop.is_set)
+    assert not release.is_set()  # it was still waiting
+    release.set()
+
+
+class Slow:
+    """A source that lists two items and then blocks until it is released."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.blocks = threading.Event()
+        self.closed = threading.Event()
+
+    def items(self, known: Mapping[str, Mapping[str, str]]) -> Iterator[Item | Unlisted]:
+        try:
+            for key in ("a", "b"):
+                yield Item(key=key, uri=key, state=known.get(key, {}), load=lambda: Original(data=b"", name="a"))
+            self.blocks.set()
+            self.release.wait(PATIENCE_SECONDS)
+            raise SourceError("The server went away.")
+        finally:
+            self.closed.set()
+
+
+def test_a_listing_that_blocks_is_left_at_once_and_closed_when_it_can_be() -> None:
+    source, stop = Slow(), threading.Event()
+    listing = Listening(source, cancelled=stop.is_set).items({"a": {"size": "1"}})
+    first, second = next(listing), next(listing)
+    assert (first.key, dict(first.state) if isinstance(first, Item) else None, second.key) == ("a", {"size": "1"}, "b")
+    assert source.blocks.wait(PATIENCE_SECONDS)
+    stop.set()
+    with pytest.raises(Cancelled):
+        next(listing)
+    assert not source.closed.is_set()
+    source.release.set()
+    assert source.closed.wait(PATIENCE_SECONDS)
+
+
+def test_a_listing_that_breaks_off_says_so_after_what_it_listed() -> None:
+    source = Slow()
+    source.release.set()
+    listing = Listening(source, cancelled=lambda: False).items({})
+    found = [next(listing).key, next(listing).key]
+    with pytest.raises(SourceError, match="went away"):
+        next(listing)
+    assert found == ["a", "b"]
+
+
+def test_a_listing_that_nobody_takes_any_more_ends() -> None:
+    class Endless:
+        closed = threading.Event()
+
+        def items(self, known: Mapping[str, Mapping[str, str]]) -> Iterator[Item | Unlisted]:
+            try:
+                while True:
+                    yield Item(key="a", uri="a", state={}, load=lambda: Original(data=b"", name="a"))
+            finally:
+                self.closed.set()
+
+    source = Endless()
+    listing = Listening(source, cancelled=lambda: False).items({})
+    next(listing)
+    listing.close()  # type: ignore[attr-defined]  # a generator
+    assert source.closed.wait(PATIENCE_SECONDS)
+
+
+# ── how much may wait ─────────────────────────────────────────────────────────────────────────
+
+
+def test_readers_begin_in_order_and_wait_while_too_much_is_held() -> None:
+    budget, begun = Budget(100), list[int]()
+
+    def read(ticket: int) -> None:
+        budget.begin(ticket)
+        begun.append(ticket)
+        budget.hold(100)
+
+    readers = [threading.Thread(target=read, args=(ticket,)) for ticket in (2, 1, 0)]
+    for reader in readers:
+        reader.start()
+    for expected in ([0], [0, 1], [0, 1, 2]):
+        until(lambda expected=expected: begun == expected)  # type: ignore[misc]
+        budget.give_back(100)
+    for reader in readers:
+        reader.join()
+
+
+def test_a_reader_that_waits_hears_that_nobody_wants_it() -> None:
+    budget, heard = Budget(0), threading.Event()
+
+    def read() -> None:
+        try:
+            budget.begin(0)
+        except Cancelled:
+            heard.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    budget.close()
+    assert heard.wait(PATIENCE_SECONDS)
+    reader.join()
+
+
+# ── how long it will take ─────────────────────────────────────────────────────────────────────
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_the_time_left_comes_from_the_rate_of_the_work(clock: Clock) -> None:
+    pace = Pace(clock)
+    for done in range(0, 50, 10):
+        pace.move(done=done, total=100, unchanged=0)
+        clock.now += 5
+    assert pace.eta_seconds() == pytest.approx(25)  # 60 of them at 2 a second, since the last move 5 s ago
+
+
+def test_neither_what_was_passed_over_nor_a_slow_start_is_in_the_rate(clock: Clock) -> None:
+    pace = Pace(clock)
+    for number in range(9000):
+        pace.move(done=number, total=10_000, unchanged=number)
+    clock.now += 300  # a model loads
+    for done in range(9010, 9060, 10):
+        pace.move(done=done, total=10_000, unchanged=9000)
+        clock.now += 10
+    assert pace.eta_seconds() == pytest.approx(950 - 10)  # one a second
+
+
+def test_the_time_left_is_unknown_without_a_total_and_before_much_was_done(clock: Clock) -> None:
+    pace = Pace(clock)
+    assert pace.eta_seconds() is None
+    for done in range(1, 6):
+        pace.move(done=done, total=None, unchanged=0)
+        clock.now += 5
+        assert pace.eta_seconds() is None
+    pace.move(done=6, total=100, unchanged=0)
+    assert pace.eta_seconds() is not None
+    pace.move(done=7, total=3, unchanged=0)  # the total proved too small
+    assert pace.eta_seconds() is None
+    early = Pace(clock)
+    for done in (1, 2, 3):
+        early.move(done=done, total=100, unchanged=0)
+        clock.now += 0.5
+    assert early.eta_seconds() is None
+
+
+def test_the_time_left_counts_down_between_moves_and_goes_up_when_nothing_moves(clock: Clock) -> None:
+    pace = Pace(clock)
+    for done in (10, 20, 30, 40):
+        pace.move(done=done, total=100, unchanged=0)
+        clock.now += 10
+    clock.now -= 10
+    seen = []
+    for _ in range(60):
+        eta = pace.eta_seconds()
+        assert eta is not None
+        assert eta >= 0
+        seen.append(eta)
+        clock.now += 1
+    assert seen[0] == pytest.approx(60)
+    assert seen[5] == pytest.approx(55)
+    assert seen[-1] > seen[10]
+
+
+def test_the_time_left_is_never_negative_and_zero_at_the_end(clock: Clock) -> None:
+    pace = Pace(clock)
+    for done in (10, 40, 70, 99):
+        pace.move(done=done, total=100, unchanged=0)
+        clock.now += 10
+    clock.now += 3
+    assert (pace.eta_seconds() or 0.0) >= 0
+    pace.move(done=100, total=100, unchanged=0)
+    assert pace.eta_seconds() == 0.0
+
+
+def test_only_the_last_minute_counts(clock: Clock) -> None:
+    pace = Pace(clock)
+    for done in range(100):  # ten a second
+        pace.move(done=done, total=300, unchanged=0)
+        clock.now += 0.1
+    for done in range(100, 200):  # one in two seconds
+        pace.move(done=done, total=300, unchanged=0)
+        clock.now += 2
+    assert pace.eta_seconds() == pytest.approx(202 - 2, rel=0.05)
+
+
+def test_a_running_job_has_the_time_left_and_a_finished_one_has_none(jobs_of: Callable[..., Jobs]) -> None:
+    told, go = threading.Event(), threading.Event()
+
+    def work(running: Running) -> Report:
+        clock = Clock()
+        running.pace = Pace(clock)
+        for done in (10, 20, 30, 40):
+            running.report_progress(Progress(done, 100, Counts(added=done)))
+            clock.now += 10
+        told.set()
+        go.wait(PATIENCE_SECONDS)
+        return Report(Counts(added=100))
+
+    jobs = jobs_of(work)
+    job = submit(jobs)
+    assert told.wait(PATIENCE_SECONDS)
+    assert jobs.eta_seconds(job.id) == pytest.approx(50)
+    go.set()
+    finished(jobs, job)
+    until(lambda: jobs.eta_seconds(job.id) is None)
+
+
+# ── items, and old jobs ───────────────────────────────────────────────────────────────────────
+
+
+def test_of_many_items_those_with_a_problem_are_shown_first(catalog: Catalog) -> None:
+    with catalog.write() as connection:
+        job = rows.create_job(connection, kind="sync", collection_id=None, source_id=None, request={})
+        rows.add_items(connection, job.id, [JobItem(f"{number}", "", "added") for number in range(30)])
+        rows.add_items(connection, job.id, [JobItem("bad", "", "failed", None, AWAY)])
+    with catalog.read() as snapshot:
+        shown = rows.get_job(snapshot, job.id, items_limit=3).items
+        failed = rows.list_items(snapshot, job.id, state="failed")
+        assert rows.item_keys(snapshot, job.id, states=("failed",)) == ["bad"]
+    assert [item.key for item in shown] == ["0", "1", "bad"]
+    assert [item for _, item in failed] == [JobItem("bad", "", "failed", None, AWAY)]
+
+
+def test_items_are_paged_without_a_gap(catalog: Catalog) -> None:
+    with catalog.write() as connection:
+        job = rows.create_job(connection, kind="sync", collection_id=None, source_id=None, request={})
+        rows.add_items(connection, job.id, [JobItem(f"{number}", "", "added") for number in range(7)])
+    seen, after = [], 0
+    with catalog.read() as snapshot:
+        while page := rows.list_items(snapshot, job.id, after=after, limit=3):
+            seen += [item.key for _, item in page]
+            after = page[-1][0]
+    assert seen == [str(number) for number in range(7)]
+
+
+def test_old_jobs_go_with_their_items_and_the_last_ones_stay(catalog: Catalog) -> None:
+    with catalog.write() as connection:
+        made = []
+        for number in range(6):
+            job = rows.create_job(connection, kind="sync", collection_id=None, source_id=None, request={})
+            rows.add_items(connection, job.id, [JobItem("a", "a", "added")])
+            if number < 5:
+                rows.finish_job(connection, job.id, state="succeeded", problem=None)
+                age = now() - timedelta(days=(40, 35, 20, 10, 1)[number])
+                connection.execute(update(job_rows).where(job_rows.c.id == job.id).values(finished_at=age))
+            made.append(job.id)
+        connection.execute(update(job_rows).where(job_rows.c.id == made[5]).values(created_at=now() - timedelta(90)))
+    with catalog.write() as connection:
+        assert rows.forget_old_jobs(connection, keep=5) == 0  # so few are kept, be they ever so old
+        assert rows.forget_old_jobs(connection, keep=2) == 2
+        assert rows.forget_old_jobs(connection, keep=2) == 0  # younger than thirty days
+    with catalog.read() as snapshot:
+        assert {job.id for job in rows.list_jobs(snapshot)} == set(made[2:])
+        assert snapshot.execute(select(func.count()).select_from(job_items)).scalar_one() == 4
+
+
+def test_old_jobs_are_forgotten_when_the_service_starts(
+    jobs_of: Callable[..., Jobs], catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [2, 0]
+    monkeypatch.setattr(rows, "forget_old_jobs", lambda _connection: left.pop(0))
+    jobs_of(lambda running: Report(Counts()))
+    assert left == []
+
+
 # ── one source, one job ───────────────────────────────────────────────────────────────────────
 
 
@@ -413,6 +720,35 @@ def test_asking_the_same_again_joins_the_job_that_waits(jobs_of: Callable[..., J
     assert submit(jobs, sources[1]).id != waiting.id
 
 
+def test_every_job_that_waits_is_looked_at_for_one_to_join(jobs_of: Callable[..., Jobs], sources: list[str]) -> None:
+    held = Held()
+    jobs = jobs_of(held, threads=1)
+    submit(jobs, sources[0])
+    until(lambda: bool(held.started))
+    whole, some = submit(jobs, sources[0]), submit(jobs, sources[0], only=["a", "b"])
+    other = submit(jobs, sources[0], only=["a"])
+    assert len({whole.id, some.id, other.id}) == 3
+    assert submit(jobs, sources[0]).id == whole.id
+    assert submit(jobs, sources[0], only=["a", "b"]).id == some.id
+    assert submit(jobs, sources[0], only=["a"]).id == other.id
+
+
+def test_of_three_uploads_the_last_one_counts_though_it_equals_the_first(
+    jobs_of: Callable[..., Jobs], sources: list[str]
+) -> None:
+    held = Held()
+    jobs = jobs_of(held, uploads=held)
+
+    def upload(content: str) -> Job:
+        return jobs.submit(kind="upload", collection_id=None, source_id=sources[0], request={"sha256": content})
+
+    upload("at work")
+    until(lambda: bool(held.started))
+    first, second, third = upload("A"), upload("B"), upload("A")
+    assert len({first.id, second.id, third.id}) == 3
+    assert upload("A").id == third.id
+
+
 def test_a_job_that_is_being_cancelled_is_not_joined(jobs_of: Callable[..., Jobs], sources: list[str]) -> None:
     held = Held()
     jobs = jobs_of(held, threads=1)
@@ -477,6 +813,41 @@ def test_jobs_of_a_crashed_process_are_taken_up_again_in_order(jobs_of: Callable
     assert [finished(after, job).state for job in submitted] == ["succeeded", "cancelled", "succeeded"]
     assert order == [submitted[0].id, submitted[2].id]
     assert len(find(catalog, submitted[0]).items) == 1  # nothing is there twice
+
+
+def test_a_job_that_goes_on_counts_what_it_did_before_and_after(jobs_of: Callable[..., Jobs], catalog: Catalog) -> None:
+    before = jobs_of(lambda running: Report(Counts()), start=False)
+    job = submit(before)
+    done = [JobItem("a", "a", "added"), JobItem("b", "b", "changed"), JobItem("gone", "gone", "deleted")]
+    again = [JobItem("c", "c", "added"), JobItem("bad", "bad", "failed", None, AWAY)]
+    with catalog.write() as connection:
+        rows.start_job(connection, job.id)
+        rows.add_items(connection, job.id, [*done, *again])
+    began = find(catalog, job).started_at
+    part_way = []
+
+    def work(running: Running) -> Report:
+        running.report_progress(Progress(1, 6, Counts(unchanged=1)))
+        running.save()
+        part_way.append(find(catalog, job).counts)
+        running.report_items([JobItem("c", "c", "changed")])  # it changed once more meanwhile
+        running.report_items([JobItem("d", "d", "added"), JobItem("bad", "bad", "failed", None, AWAY)])
+        counts = Counts(added=1, changed=1, unchanged=3, failed=1)  # a, b and one that never changed
+        running.report_progress(Progress(6, 6, counts))
+        return Report(counts)
+
+    ended = finished(jobs_of(work), job)
+    assert part_way == [Counts(added=2, changed=1, deleted=1)]
+    assert ended.counts == Counts(added=2, changed=2, unchanged=1, deleted=1, failed=1)
+    assert sorted((item.key, item.state) for item in ended.items) == [
+        ("a", "added"),
+        ("b", "changed"),
+        ("bad", "failed"),
+        ("c", "changed"),
+        ("d", "added"),
+        ("gone", "deleted"),
+    ]
+    assert ended.started_at == began
 
 
 def test_a_job_submitted_before_the_start_runs_once(jobs_of: Callable[..., Jobs]) -> None:
