@@ -118,7 +118,7 @@ def _units(text: str, blocks: Sequence[Block]) -> list[_Unit]:
     """Units without a gap: what lies between two of them belongs to the first."""
     begins: list[tuple[int, int, int]] = []
     previous: Block | None = None
-    for number, block in enumerate(blocks):
+    for number, block in _whole_paragraphs(text, blocks):
         if not text[block.start : block.end].strip():
             continue
         for place, start in enumerate(_starts(text, block)):
@@ -134,6 +134,26 @@ def _units(text: str, blocks: Sequence[Block]) -> list[_Unit]:
     units = [_Unit(start, end, rank, block) for (start, rank, block), end in zip(begins, ends, strict=True)]
     units[0] = replace(units[0], start=0)
     return units
+
+
+def _whole_paragraphs(text: str, blocks: Sequence[Block]) -> Iterator[tuple[int, Block]]:
+    """The blocks with their numbers. Parts of one paragraph on two pages, no line break between them, come as one:
+    a paragraph more at the front moves every page break, and no piece must change for that."""
+    waiting: tuple[int, Block] | None = None
+    for number, block in enumerate(blocks):
+        if waiting is not None:
+            first, whole = waiting
+            if (
+                whole.kind == block.kind == "paragraph"
+                and block.page != whole.page
+                and "\n" not in text[whole.end : block.start]
+            ):
+                waiting = first, replace(whole, end=block.end)
+                continue
+            yield waiting
+        waiting = number, block
+    if waiting is not None:
+        yield waiting
 
 
 def _rank(before: Block, after: Block) -> int:

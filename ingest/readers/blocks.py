@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ingest.readers.lines import is_wide
 from rag.language import canonical
 from rag.models import Block, BlockKind, DocumentStatus, MetadataValue, Page, PageStatus, Parsed, Problem
 
@@ -47,13 +48,16 @@ class Blocks:
             self._path.pop()
         self._section = tuple(title for _, title in self._path)
 
-    def add(self, kind: BlockKind, text: str, *, row: str | None = None, header: str = "") -> None:
-        """Any block but a heading; one of white space only is passed over."""
+    def add(
+        self, kind: BlockKind, text: str, *, row: str | None = None, header: str = "", goes_on: bool = False
+    ) -> None:
+        """Any block but a heading; one of white space only is passed over. With `goes_on` it is the rest of the
+        paragraph before it, behind a page break, and no line break lies between them."""
         text = canonical(text)
         # Code keeps the indentation of its first line: it means something there.
         text = text.rstrip().lstrip("\n") if kind == "code" else text.strip()
         if text.strip():
-            self._append(kind, text, row=row, header=header)
+            self._append(kind, text, row=row, header=header, goes_on=goes_on)
 
     def start_page(self, number: int, *, label: str) -> None:
         self._end_page()
@@ -82,9 +86,18 @@ class Blocks:
         )
 
     def _append(
-        self, kind: BlockKind, text: str, *, level: int | None = None, row: str | None = None, header: str = ""
+        self,
+        kind: BlockKind,
+        text: str,
+        *,
+        level: int | None = None,
+        row: str | None = None,
+        header: str = "",
+        goes_on: bool = False,
     ) -> None:
-        if self._parts:
+        if self._parts and goes_on and self._blocks[-1].kind == kind:
+            self._write("" if is_wide(self._parts[-1][-1]) or is_wide(text[0]) else " ")
+        elif self._parts:
             tight = kind in _TIGHT and self._blocks[-1].kind == kind
             self._write("\n" if tight else "\n\n")
         start = self._length

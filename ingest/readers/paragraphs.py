@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ingest.readers.cells import joined_cells
@@ -33,14 +33,25 @@ def to_pieces(pages: Sequence[Sequence[Line]]) -> list[Piece]:
     """The pieces of all pages in reading order, headings with their levels and table rows with their headers."""
     pages = with_contents(pages)
     vocabulary = Counter(word for lines in pages for line in lines for word in _WORD.findall(line.text.lower()))
-    pieces = [piece for index, lines in enumerate(pages) for piece in _page_pieces(lines, index, vocabulary)]
+    done = [_page_pieces(lines, index, vocabulary) for index, lines in enumerate(pages)]
+    for before, after in pairwise(done):
+        if _goes_on(before, after):
+            after.pieces[0] = replace(after.pieces[0], goes_on=True)
+    pieces = [piece for page in done for piece in page.pieces]
     return [with_cells(piece) for piece in with_table_headers(with_headings(pieces))]
 
 
 # ── lines to pieces ───────────────────────────────────────────────────────────────────────────
 
 
-def _page_pieces(lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> list[Piece]:
+@dataclass(frozen=True, slots=True)
+class _PagePieces:
+    pieces: list[Piece]
+    groups: list[tuple[BlockKind, list[Line]]]  # the lines of each
+    prose: list[Line]
+
+
+def _page_pieces(lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> _PagePieces:
     lines = [_with_number_beside_title(line) for line in joined_cells(lines)]
     rows = [is_table_row(line) or _is_pair_among_pairs(lines, index) for index, line in enumerate(lines)]
     prose = [line for line, row in zip(lines, rows, strict=True) if not row]
@@ -59,7 +70,40 @@ def _page_pieces(lines: Sequence[Line], page: int, vocabulary: Counter[str]) -> 
             groups[-1][1].append(line)
         else:
             groups.append(("list_item" if _is_list_item(line.text) else "paragraph", [line]))
-    return [_piece(kind, group, page, vocabulary) for kind, group in groups]
+    return _PagePieces([_piece(kind, group, page, vocabulary) for kind, group in groups], groups, prose)
+
+
+def _goes_on(before: _PagePieces, after: _PagePieces) -> bool:
+    """Whether a page begins in the middle of the paragraph that the one before it ended with.
+
+    Where pages break is no matter of the text: a paragraph more at the front of a book moves all of its page breaks.
+    """
+    if not before.groups or not after.groups or {before.groups[-1][0], after.groups[0][0]} != {"paragraph"}:
+        return False
+    lines, following = before.groups[-1][1], after.groups[0][1]
+    last, first = lines[-1], following[0]
+    if last.contents or first.contents or abs(last.size - first.size) > 0.12 * last.size or last.bold != first.bold:
+        return False
+    if _HYPHENATED.search(last.text) or heading_kind(first.text) in SELF_EVIDENT | {"item", "han-bracket"}:
+        return False
+    ended, begins_small = SENTENCE_END.search(last.text) is not None, first.text[0].islower()
+    if ended:
+        is_indented = len(following) > 1 and first.x > following[1].x + 0.7 * first.size
+        return min(len(lines), len(following)) > 1 and not is_indented and not _would_fit(first, last, before.prose)
+    if _is_short(last, first, before.prose):
+        return begins_small
+    return begins_small or is_wide(first.text[0]) or len(lines) > 1
+
+
+def _would_fit(after: Line, line: Line, prose: Sequence[Line]) -> bool:
+    """Whether the first word of the line after it would have fitted into this line: then nobody broke it there."""
+    rights = sorted((other.right for other in prose if abs(other.x - line.x) < 4 * line.size), reverse=True)
+    edge = rights[min(1, len(rights) - 1)]  # the farthest may be a note in the margin
+    if is_wide(after.text[0]):
+        word = 1.5 * line.size
+    else:
+        word = (line.right - line.x) / len(line.text) * (len(after.text.split()[0]) + 1)
+    return edge - line.right > word
 
 
 def _with_number_beside_title(line: Line) -> Line:

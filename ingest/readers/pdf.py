@@ -28,7 +28,7 @@ from rag.models import MetadataValue, Parsed, Problem
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
-VERSION = "pdf/2"
+VERSION = "pdf/3"
 T = TypeVar("T")
 
 
@@ -221,7 +221,9 @@ def _assemble(
                 blocks.heading(piece.text, level=piece.level)
                 path.enter(piece.level, piece.text)
             else:
-                blocks.add(piece.kind, piece.text, header=piece.header)
+                # Nothing may have come between: a field of the form of the page before, an outline's entry.
+                goes_on = piece.goes_on and position not in marks and pieces[position - 1].page == index - 1
+                blocks.add(piece.kind, piece.text, header=piece.header, goes_on=goes_on)
             sections.append(path.titles())
             position += 1
     parsed = blocks.parsed(title=title or _printed_title(pieces), metadata=metadata)

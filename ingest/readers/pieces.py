@@ -28,6 +28,7 @@ class Piece:
     level: int | None = None
     header: str = ""
     contents: bool = False  # of a table of contents: names a heading, and is none
+    goes_on: bool = False  # the paragraph that the page before ended in
 
 
 def body_size(pieces: Iterable[Piece]) -> float:

@@ -76,6 +76,14 @@ def test_lines_of_a_paragraph_become_one_and_the_page_is_known() -> None:
     assert [parsed.text[page.start : page.end] for page in parsed.pages] == [" ".join(PROSE), "The second page."]
 
 
+def test_a_paragraph_goes_on_behind_a_page_break() -> None:
+    """Two blocks, each on its page, and no line break between them: where pages break is no matter of the text."""
+    parsed = read(built(lines(*PROSE[:2]), lines(*PROSE[2:])))
+    assert parsed.text == " ".join(PROSE)
+    assert [block.page for block in parsed.blocks] == [1, 2]
+    assert [parsed.text[page.start : page.end] for page in parsed.pages] == [" ".join(PROSE[:2]), " ".join(PROSE[2:])]
+
+
 def test_lines_of_chinese_are_joined_without_spaces() -> None:
     pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
     text = "本手册适用于公司全体员工，自二〇二四年一月一日起施行，由人力资源部负责解释。员工每年享有"
@@ -365,7 +373,7 @@ def test_pypdf_is_silent(caplog: pytest.LogCaptureFixture, capfd: pytest.Capture
 
 def test_the_fingerprint_says_whether_pictures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ocr, "available", lambda: True)
-    assert pipeline(ReadOptions()) == "pdf/2+ocr/1"
-    assert pipeline(ReadOptions(ocr=False)) == "pdf/2"
+    assert pipeline(ReadOptions()) == "pdf/3+ocr/1"
+    assert pipeline(ReadOptions(ocr=False)) == "pdf/3"
     monkeypatch.setattr(ocr, "available", lambda: False)
-    assert pipeline(ReadOptions()) == "pdf/2"
+    assert pipeline(ReadOptions()) == "pdf/3"
