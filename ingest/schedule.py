@@ -30,6 +30,7 @@ ALLOWED = (
 
 _JITTER_SHARE = 0.1  # of an interval: sources that were added together do not stay together
 _MOST_JITTER_SECONDS = 60.0
+_LOOK_AGAIN_SECONDS = 600.0
 _LEAST_SECONDS, _MOST_SECONDS = 60, 366 * 86_400
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _INTERVAL = re.compile(r"([0-9]{1,9}) ?([mhd])")
@@ -171,7 +172,8 @@ def local_zone() -> tzinfo:
 class Schedules:
     """Calls `run` with the id of each source that is due, one at a time, in a thread of its own.
 
-    Nothing is loaded and no thread runs before there is a schedule; between two runs the thread sleeps.
+    Nothing is loaded and no thread runs before there is a schedule; between two runs the thread sleeps, ten minutes
+    at a time.
     """
 
     def __init__(self, run: Callable[[str], None], *, spread: Callable[[], float] = random.random) -> None:
@@ -237,11 +239,16 @@ class Schedules:
         if self._scheduler is None:
             from apscheduler.executors.pool import ThreadPoolExecutor
             from apscheduler.schedulers.background import BackgroundScheduler
+            from apscheduler.triggers.interval import IntervalTrigger
 
             self._zone = local_zone()
             self._scheduler = BackgroundScheduler(
                 timezone=self._zone, executors={"default": ThreadPoolExecutor(1)}, daemon=True
             )
+            # A thread that sleeps until a time does not count the hours that a notebook was closed, so without this
+            # a run at 03:00 came at noon. It looks at the clock now and then, and what is due is done.
+            again = IntervalTrigger(seconds=_LOOK_AGAIN_SECONDS, timezone=self._zone)
+            self._scheduler.add_job(_look_at_the_clock, again, id="clock", coalesce=True, misfire_grace_time=None)
             self._scheduler.start()
         return self._scheduler
 
@@ -250,3 +257,7 @@ class Schedules:
             self._run(source_id)
         except AttestError as problem:  # anything else is logged by APScheduler, with its traceback
             log.warning("The sync of source %s that is due could not begin: %s", source_id, problem)
+
+
+def _look_at_the_clock() -> None:
+    """The scheduler does that itself when it wakes."""

@@ -172,6 +172,7 @@ class _Watcher:
             if not self.stop.is_set():
                 log.warning("The folder of “%s” went away (%s)", self._name, problem.strerror)
                 self.state, self._polling = "starting", None
+                self.stop.wait(_STEP_SECONDS)
         except (OSError, RuntimeError) as problem:  # watchfiles' own error is a RuntimeError
             self._events_failed(problem)
 
@@ -220,6 +221,9 @@ class _Watcher:
             self._changed(self._source_id)
         except NotFound:
             self.stop.set()  # the source was deleted
+        except AttestError as problem:
+            log.warning("“%s” changed, and its sync could not begin: %s", self._name, problem)
+            self._rests_since = self._changed_at = at + _TRY_AGAIN_SECONDS
         except Exception:  # a thread has nobody above it, and a disk that is full now will not stay so
             log.exception("“%s” changed, and its sync could not begin; tried again", self._name)
             self._rests_since = self._changed_at = at + _TRY_AGAIN_SECONDS

@@ -15,7 +15,9 @@ import pytest
 import watchfiles
 from fastapi.testclient import TestClient
 
+from app import cli
 from app.main import create_app
+from app.server import Background
 from app.service import Service
 from ingest import watch
 from ingest.sources.folder import FolderSource
@@ -535,6 +537,41 @@ def test_what_cannot_be_is_refused_in_a_sentence(client: TestClient, manuals: Pa
         assert remedy in problem["remedy"]
     assert client.get(path).json()["refresh"] == "15m"
     assert [item["name"] for item in client.get("/v1/collections/default/sources").json()["data"]] == ["web", "uploads"]
+
+
+def test_the_command_line_sets_shows_and_ends_both(
+    tmp_path: Path, manuals: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATTEST_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("ATTEST_ALLOWED_ROOTS", str(tmp_path))
+
+    def attest(*arguments: str) -> tuple[str, str]:
+        monkeypatch.setattr("sys.argv", ["attest", *arguments])
+        cli.app(standalone_mode=False)
+        shown = capsys.readouterr()
+        return " ".join(shown.out.split()), shown.err
+
+    server = Background(open_service(tmp_path, HashEmbedder()))
+    try:
+        added = ("sources", "add", "m", "--folder", "manuals", "--watch", "--refresh", "1h", "--no-sync", "--json")
+        assert '"refresh": "1h"' in attest(*added)[0]
+        listed, hints = attest("sources", "list")
+        assert "1h, next 20" in listed
+        assert "attest serve" not in hints
+        assert "daily 03:00, next 20" in attest("sources", "change", "m", "--refresh", "Daily 03:00")[0]
+        assert "watch" not in attest("sources", "change", "m", "--no-watch")[0]
+        assert "synced only when asked" in attest("sources", "change", "m", "--refresh", "")[0]
+    finally:
+        server.close()
+
+    def own(settings: Settings, **options: Any) -> Service:
+        return Service(settings, embedder=HashEmbedder(), **options)
+
+    monkeypatch.setattr("app.service.Service", own)
+    said, hints = attest("sources", "change", "m", "--refresh", "15m", "--watch")
+    assert said.endswith(": 15m; watch")
+    assert "while `attest serve` runs" in hints
 
 
 def test_a_folder_source_says_what_concerns_it(manuals: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_help_loads_neither_the_service_nor_its_libraries() -> None:
 
 
 def _commands() -> list[list[str]]:
-    groups = {"sources": ("list", "add", "remove"), "documents": ("list", "show", "add", "remove")}
+    groups = {"sources": ("list", "add", "change", "remove"), "documents": ("list", "show", "add", "remove")}
     groups |= {"collections": ("list", "create", "remove"), "jobs": ("list", "show", "retry", "cancel")}
     single = [[name] for name in ("serve", "ask", "search", "sync", "doctor")]
     return single + [[group, name] for group, names in groups.items() for name in names]
@@ -129,6 +129,7 @@ def test_every_command_has_help_and_json(run: Run, command: list[str]) -> None:
         ["ask", "   "],
         ["ask", "Who?", "--top-k", "0"],
         ["sources", "add", "x"],
+        ["sources", "change", "x"],
         ["sources", "add", "x", "--folder", ".", "--web", "https://example.org"],
         ["sources", "add", "x", "--database", "ATTEST_DB_X", "--query", "SELECT 1"],
         ["documents", "add", "there-is-no-such-file.pdf"],
