@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, insert, literal, select, tuple_, update
 
-from rag.catalog.engine import new_id, now
+from rag.catalog.engine import new_id, next_moment, now
 from rag.catalog.tables import UtcDateTime, job_items, jobs
 from rag.errors import NotFound
 from rag.models import Problem
@@ -87,7 +87,7 @@ def create_job(
             unit=unit,
             counts={},
             cancel_requested=False,
-            created_at=now(),
+            created_at=next_moment(connection),  # jobs are taken up again in this order
         )
     )
     return get_job(connection, job_id)
