@@ -78,10 +78,10 @@ def test_lines_of_a_paragraph_become_one_and_the_page_is_known() -> None:
 
 def test_a_paragraph_goes_on_behind_a_page_break() -> None:
     """Two blocks, each on its page, and no line break between them: where pages break is no matter of the text."""
-    parsed = read(built(lines(*PROSE[:2]), lines(*PROSE[2:])))
+    parsed = read(built(lines(*PROSE[:1]), lines(*PROSE[1:])))
     assert parsed.text == " ".join(PROSE)
     assert [block.page for block in parsed.blocks] == [1, 2]
-    assert [parsed.text[page.start : page.end] for page in parsed.pages] == [" ".join(PROSE[:2]), " ".join(PROSE[2:])]
+    assert [parsed.text[page.start : page.end] for page in parsed.pages] == [" ".join(PROSE[:1]), " ".join(PROSE[1:])]
 
 
 def test_lines_of_chinese_are_joined_without_spaces() -> None:
