@@ -6,10 +6,13 @@ import logging
 import secrets
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
+from app.reindex import ReindexRequest, reindex
 from app.schemas import AnswerOut
-from ingest.jobs import Jobs, Running
+from ingest.jobs import Jobs, Running, Work
 from ingest.readers.options import ReadOptions
 from ingest.readers.sandbox import Sandbox
 from ingest.schedule import Schedules
@@ -19,13 +22,14 @@ from ingest.sources.uploads import OneUpload, Upload
 from ingest.split import fingerprint
 from ingest.sync import Plan, Report, Sync, SyncOptions
 from ingest.watch import Watchers, watchable
-from rag.catalog import answers, jobs, knowledge
+from rag.catalog import answers, indexes, jobs, knowledge
 from rag.catalog.jobs import Job
-from rag.errors import AttestError, Conflict, NotFound, Unavailable
+from rag.errors import AttestError, Conflict, NotAllowed, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, SourceRecord
 from rag.owner import Owner
 from rag.ports import Embedder, Source
+from rag.probe import probe_if_due
 from rag.retention import Retention, finish_purges, tidy
 from rag.settings import Settings
 from rag.wiring import allowed_roots, open_assistant, open_knowledge_base
@@ -80,7 +84,13 @@ class Service:
             for count in (2, 1)
         )
         # Somebody waits for an upload: it has a thread and a reading process of its own, and stands behind no sync.
-        self.jobs = Jobs(self.base.catalog, {"sync": self._sync, "upload": self._upload}, lanes={"upload": 1})
+        # A re-index takes long: it has one too, and two of them come one after the other.
+        work: dict[str, Work] = {
+            "sync": self._sync,
+            "upload": self._upload,
+            "reindex": partial(reindex, base=self.base),
+        }
+        self.jobs = Jobs(self.base.catalog, work, lanes={"upload": 1, "reindex": 1})
         self.schedules = Schedules(self._sync_when_due)
         self.watchers = Watchers(
             open_folder=self._open_folder, changed=self._sync_after_change, ignore=settings.data_dir
@@ -118,7 +128,10 @@ class Service:
         started = False
         while not self._closing.is_set():
             try:
-                self.base.caches.attach_vectors()
+                if started:
+                    self.base.caches.catch_up()
+                else:
+                    self.base.caches.attach_vectors()
             except Exception:  # a thread has nobody above it; exact search goes on answering
                 log.exception("Chroma could not be attached")
             if not started:
@@ -130,8 +143,15 @@ class Service:
                 self._tidy()
                 self.jobs.start()
                 started = True
-            while not self._closing.wait(_ATTACH_AGAIN_SECONDS) and self.base.caches.vectors_problem is None:
-                pass
+            while not self._closing.wait(_ATTACH_AGAIN_SECONDS) and not self.base.caches.is_late:
+                if self._warm_up:  # others do it at their end
+                    self._compact()
+
+    def _compact(self) -> None:
+        try:
+            self.base.caches.compact()
+        except Exception:  # the old vectors go on answering
+            log.exception("Chroma could not be made smaller")
 
     def _warm(self) -> None:
         try:
@@ -159,6 +179,8 @@ class Service:
 
     def close(self) -> None:
         self._closing.set()
+        if self._warm_up:
+            self.base.caches.interrupt()
         self.watchers.close()
         self.schedules.close()
         self.jobs.close()
@@ -170,6 +192,8 @@ class Service:
         ):  # a model that is still loading crashes an interpreter that ends
             if thread.is_alive():
                 thread.join(_CLOSE_SECONDS)
+        if self._begun and not self._warm_up and not self._attaching.is_alive():
+            self._compact()
         self.base.caches.close()
         self.base.catalog.close()
         self.owner.release()
@@ -288,6 +312,42 @@ class Service:
         }
         return self.jobs.submit(kind="upload", collection_id=collection.id, source_id=record.id, request=request)
 
+    def submit_reindex(
+        self,
+        collection: Collection,
+        *,
+        embedder: str | None = None,
+        chunk_tokens: int | None = None,
+        check: bool = True,
+        force: bool = False,
+        back: bool = False,
+        confirm: bool = False,
+    ) -> Job:
+        """What is not said is what is configured. Raises NotAllowed for a model outside of the allowed folders."""
+        if embedder is not None:
+            self._check_embedder(embedder)
+        self.begin()
+        request = ReindexRequest(
+            embedder=embedder or self.base.embedder.spec,
+            chunk_tokens=chunk_tokens or self.settings.chunk_tokens,
+            check=check,
+            force=force,
+            back=back,
+            confirm=confirm,
+        )
+        return self.jobs.submit(kind="reindex", collection_id=collection.id, source_id=None, request=asdict(request))
+
+    def _check_embedder(self, spec: str) -> None:
+        """Whoever may call is not whoever may read every file of this machine; hub names are looked up by name."""
+        folder = Path(spec).expanduser()
+        if spec == self.settings.embedder or not (folder.is_absolute() or spec.startswith(".") or folder.exists()):
+            return
+        if not any(folder.resolve().is_relative_to(root.resolve()) for root in self.limits.allowed_roots):
+            raise NotAllowed(
+                f"The embedder {spec} lies outside of the folders that this service may read.",
+                remedy="Set ATTEST_EMBEDDER to it, or add its folder to ATTEST_ALLOWED_ROOTS.",
+            )
+
     def plan(self, record: SourceRecord, *, allow_deletes: bool = False, verify: bool = False) -> Plan:
         """Everything that a sync would do, each with its reason; touches nothing."""
         run = self._run(record, read_options(record, ocr=self.settings.ocr))
@@ -305,6 +365,7 @@ class Service:
         )
         run = self._run(record, read_options(record, ocr=self.settings.ocr), running)
         report = run.run(self.open(record, verify=options.verify), options)
+        self._probe(report, run)
         self._tidy()
         return report
 
@@ -314,8 +375,20 @@ class Service:
         run = self._run(record, read_options(record, ocr=self.settings.ocr), running, sandbox=self._upload_sandbox)
         upload = Upload(**running.job.request)
         report = run.run(OneUpload(upload, base=self.base), SyncOptions(partial=True))
+        self._probe(report, run)
         self._tidy()
         return report
+
+    def _probe(self, report: Report, run: Sync) -> None:
+        """Whether the embedder can read what came in, when that is not known yet."""
+        if not report.counts.added + report.counts.changed:
+            return
+        try:
+            with self.base.catalog.read() as snapshot:
+                index = indexes.active_index(snapshot, run.collection.id)
+            probe_if_due(self.base, index, embedder=self.base.embedder_for(index, run.collection.name))
+        except AttestError as problem:  # what is not known yet is no reason for a job to fail
+            log.error("The embedder could not be probed: %s", problem)
 
     def _tidy(self) -> None:
         """Old versions and answers go where new ones came: after each job, and at start."""
@@ -333,7 +406,8 @@ class Service:
         sandbox: Sandbox | None = None,
     ) -> Sync:
         collection = self.base.collections([record.collection_id])[0]
-        if self.embedder_problem and not self._warming.is_alive():
+        configured = self.base.embedder_of(collection) is self.base.embedder
+        if configured and self.embedder_problem and not self._warming.is_alive():
             raise Unavailable(self.embedder_problem)
         return Sync(
             base=self.base,

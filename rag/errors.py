@@ -5,7 +5,8 @@ AttestError
 ├── Gone                  it was there once and was removed on purpose
 ├── Conflict              the request contradicts what is stored
 │   ├── FolderInUse       another process owns the data folder
-│   └── EmbedderMismatch  the index was built with another embedder
+│   ├── EmbedderMismatch  the index was built with an embedder that is not there
+│   └── QualityLost       an index would find less than the one whose place it is to take
 ├── InvalidInput          a value that cannot be used, and which one
 ├── NotAllowed            a path or an address that this service may not touch
 ├── Unavailable           a part that is needed is not there (yet): try again, or install it
@@ -68,6 +69,10 @@ class FolderInUse(Conflict):
 
 class EmbedderMismatch(Conflict):
     code = "embedder-mismatch"
+
+
+class QualityLost(Conflict):
+    code = "quality-check"
 
 
 class InvalidInput(AttestError):

@@ -81,7 +81,7 @@ def retrieve(
                 # A re-index has put another index in the place of one of them: its embedder must see the question.
                 collections = base.collections([item.id for item in collections])
                 continue
-            views = _limited(views, question, snapshot=snapshot, collections=collections)
+            views = limited(views, question, snapshot=snapshot, collections=collections)
             at = None if as_of is None else history.change_at(snapshot, as_of)
             arms = {item.name: base.caches.arms(snapshot, item, at=at) for item in collections}
             hits: dict[int, Hit] = {}
@@ -115,7 +115,7 @@ def look(question: str, *, base: KnowledgeBase, collections: Sequence[Collection
     return {item.id: by_embedder[item.embedder] for item in collections}
 
 
-def _limited(
+def limited(
     views: Mapping[str, View], question: str, *, snapshot: Connection, collections: Sequence[Collection]
 ) -> dict[str, View]:
     """What an embedder was found not to read weighs no more than it reads of it, however many tokens it knows."""

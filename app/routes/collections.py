@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Response, status
 
 from app.dependencies import ServiceDep
-from app.schemas import CollectionIn, CollectionList, CollectionOut
-from rag.catalog import knowledge
+from app.schemas import CollectionIn, CollectionList, CollectionOut, IndexList, IndexOut, JobOut, ReindexIn
+from ingest.split import target_of
+from rag.catalog import indexes, knowledge
 from rag.models import Collection
 
 router = APIRouter(prefix="/collections", tags=["collections"])
@@ -45,6 +46,36 @@ def delete_collection(name: str, service: ServiceDep) -> None:
     """With its sources, documents and versions."""
     service.base.delete_collection(service.collection(name))
     service.follow_sources()
+
+
+@router.get("/{name}/indexes")
+def list_indexes(name: str, service: ServiceDep) -> IndexList:
+    """The index that answers, those that are being built or were kept, and what is known of their embedders."""
+    collection = service.collection(name)
+    with service.base.catalog.read() as snapshot:
+        found = indexes.list_indexes(snapshot, collection.id)
+        probes = indexes.probes_of(snapshot, [item.id for item in found])
+        data = [
+            IndexOut.of(
+                item,
+                chunk_tokens=target_of(item.splitter),
+                chunks=indexes.count_active(snapshot, item.id),
+                probes=list(probes.get(item.id, {}).values()),
+            )
+            for item in found
+        ]
+    return IndexList(data=data, next_cursor=None)
+
+
+@router.post("/{name}/reindex", status_code=status.HTTP_202_ACCEPTED)
+def reindex_collection(name: str, service: ServiceDep, response: Response, request: ReindexIn | None = None) -> JobOut:
+    """Make the index anew from the texts that are stored, beside the one that answers, and switch when it is as good.
+
+    The old index is kept: `back` returns to it, `confirm` removes it. Sources are not read."""
+    wanted = request or ReindexIn()
+    job = service.submit_reindex(service.collection(name), **wanted.model_dump())
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobOut.of(job)
 
 
 def _shown(collection: Collection, service: ServiceDep) -> CollectionOut:

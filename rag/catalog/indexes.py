@@ -205,19 +205,21 @@ def count_versions(connection: Connection, collection_id: str) -> int:
 
 def unindexed(connection: Connection, index: Index) -> list[tuple[str, int]]:
     """(document, version) of all kept versions that have no chunk in this index; active ones first, then the newest."""
-    active = _active_version()
-    has_chunks = exists().where(
+    query = (
+        _kept(index.collection_id)
+        .outerjoin(activations, _active_version())
+        .where(~_has_chunks(index))
+        .order_by(activations.c.id.is_(None), versions.c.number.desc(), versions.c.document_id)
+    )
+    return [(row.document_id, row.number) for row in connection.execute(query)]
+
+
+def _has_chunks(index: Index) -> ColumnElement[bool]:
+    return exists().where(
         chunks.c.document_id == versions.c.document_id,
         chunks.c.version == versions.c.number,
         chunks.c.index_id == index.id,
     )
-    query = (
-        _kept(index.collection_id)
-        .outerjoin(activations, active)
-        .where(~has_chunks)
-        .order_by(activations.c.id.is_(None), versions.c.number.desc(), versions.c.document_id)
-    )
-    return [(row.document_id, row.number) for row in connection.execute(query)]
 
 
 def _active_version() -> ColumnElement[bool]:
@@ -256,10 +258,10 @@ def read_version(connection: Connection, document_id: str, number: int) -> Store
     return Stored(document_id, number, title, Parsed(row.text, blocks, pages))
 
 
-def is_kept(connection: Connection, document_id: str, number: int) -> bool:
-    query = select(versions.c.number).where(
-        versions.c.document_id == document_id, versions.c.number == number, versions.c.removed_at.is_(None)
-    )
+def is_unindexed(connection: Connection, index: Index, document_id: str, number: int) -> bool:
+    """Whether this version is still kept, and has no chunk in this index."""
+    own = versions.c.document_id == document_id, versions.c.number == number, versions.c.removed_at.is_(None)
+    query = select(versions.c.number).where(*own, ~_has_chunks(index))
     return connection.execute(query).first() is not None
 
 
