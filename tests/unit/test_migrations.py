@@ -46,7 +46,8 @@ IDENTITY = "st-ab8addf7886afee24499c1fc68453781"  # of the packaged all-MiniLM-L
 # What was synced, as it lay in the folder at the end; the broken file apart.
 FILES = {
     "prices.csv": "product,price\nTL-1207,1200\nTL-1422,1580\n",
-    "warranty.md": "# Warranty\n\nThe TL-1207 is covered for 36 months from the date of delivery.\n\nKeep the invoice.\n",
+    "warranty.md": "# Warranty\n\nThe TL-1207 is covered for 36 months from the date of delivery.\n\n"
+    "Keep the invoice.\n",
     "年假.md": "# 年假制度\n\n员工每年享有十五天带薪年假。\n\n第十二条 未休年假可顺延至次年三月。\n",
 }
 
