@@ -74,6 +74,7 @@ class Service:
             max_file_bytes=settings.max_upload_mb * _MIB,
             max_page_bytes=settings.web_max_mb * _MIB,
             delay_seconds=settings.web_delay_seconds,
+            private=settings.data_dir,
         )
         self._sandbox, self._upload_sandbox = (
             Sandbox(

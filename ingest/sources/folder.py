@@ -59,8 +59,15 @@ class FolderSource:
         allowed_roots: Sequence[Path],
         max_bytes: int,
         suffixes: frozenset[str] = frozenset(),
+        private: Path | None = None,
     ) -> None:
+        """`private` is our own data folder: what is in there, tokens too, must never become an answer."""
         resolved = _allowed(path, allowed_roots)
+        self._private = None if private is None else Path(os.path.realpath(private))
+        if self._private is not None and resolved.is_relative_to(self._private):
+            raise NotAllowed(
+                f"{path} lies in the data folder of Attest itself.", remedy="Name the folder that your documents are in."
+            )
         self._single = None if resolved.is_dir() else resolved.name
         self._root = resolved if self._single is None else resolved.parent
         self._include = [glob(pattern) for pattern in include]
@@ -132,7 +139,7 @@ class FolderSource:
                 continue
             parts, key, found = entry
             if stat.S_ISDIR(found.st_mode):
-                if not matches(self._exclude, key, folder=True):
+                if not matches(self._exclude, key, folder=True) and self._root.joinpath(*parts) != self._private:
                     waiting.append(self._listed(parts, f"{key}/", linked))
             elif stat.S_ISREG(found.st_mode) and self._wanted(key):
                 yield _File(parts, key, found)
@@ -170,7 +177,7 @@ class FolderSource:
             found = os.lstat(real)
         except (ValueError, OSError):
             return None
-        if not inside or real in linked:
+        if not inside or real in linked or (self._private and Path(real).is_relative_to(self._private)):
             return None
         listed_anyway = not any(_skipped(part) for part in inside) and not covers(
             self._exclude, _shown("/".join(inside))

@@ -38,6 +38,7 @@ class Limits:
     max_file_bytes: int
     max_page_bytes: int
     delay_seconds: float
+    private: Path | None = None  # our own data folder, which no source may look into
 
 
 def open_source(record: SourceRecord, *, limits: Limits, base: KnowledgeBase, verify: bool = False) -> Source:
@@ -70,6 +71,7 @@ def _folder(config: Mapping[str, Any], limits: Limits, _verify: bool) -> Source:
         allowed_roots=limits.allowed_roots,
         max_bytes=limits.max_file_bytes,
         suffixes=SUPPORTED_SUFFIXES,
+        private=limits.private,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +51,60 @@ def test_files_are_listed_with_relative_keys_states_and_bytes(docs: Path) -> Non
     item = found["a/手册.txt"]
     assert item.uri == "docs/a/手册.txt"
     status = (docs / "a/手册.txt").stat()
-    assert item.state == {"size": str(status.st_size), "mtime_ns": str(status.st_mtime_ns)}
+    assert item.state == {
+        "size": str(status.st_size),
+        "mtime_ns": str(status.st_mtime_ns),
+        "ctime_ns": str(status.st_ctime_ns),
+        "inode": str(status.st_ino),
+    }
     original = item.load()
-    assert (original.data, original.name, original.state) == ("content of a/手册.txt".encode(), "手册.txt", item.state)
+    assert (original.data, original.name) == ("content of a/手册.txt".encode(), "手册.txt")
+
+
+def test_a_file_changed_just_before_it_was_read_is_marked_and_an_older_one_is_not(
+    docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be changed again within the same tick of the file system's clock."""
+    put(docs, "a.txt")
+    item = items(source(docs))["a.txt"]
+    assert item.load().state == {**item.state, "unsettled": "1"}
+    later = (docs / "a.txt").stat().st_ctime_ns + 3_000_000_000
+    monkeypatch.setattr(folder_module.time, "time_ns", lambda: later)
+    assert item.load().state == item.state
+
+
+def test_a_clock_that_is_ahead_leaves_the_mark_and_a_date_in_the_future_does_not(
+    docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(docs, "a.txt")
+    changed = (docs / "a.txt").stat().st_ctime_ns
+    monkeypatch.setattr(folder_module.time, "time_ns", lambda: changed - 3600 * 10**9)
+    item = items(source(docs))["a.txt"]
+    assert item.load().state != item.state
+    os.utime(docs / "a.txt", ns=(0, changed + 10**18))
+    monkeypatch.setattr(folder_module.time, "time_ns", lambda: changed + 3600 * 10**9)
+    item = items(source(docs))["a.txt"]
+    assert item.load().state == item.state
+
+
+@pytest.mark.parametrize("how", ["touched back", "copied over with its times", "moved over with its times"])
+def test_content_that_changed_under_an_old_time_is_another_state(docs: Path, how: str) -> None:
+    put(docs, "a.txt")
+    path = docs / "a.txt"
+    before, status = items(source(docs))["a.txt"].state, path.stat()
+    other = docs.parent / "other.txt"
+    other.write_bytes(path.read_bytes()[::-1])
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if how == "touched back":
+        path.write_bytes(other.read_bytes())
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif how == "copied over with its times":
+        shutil.copy2(other, path)
+    else:
+        other.rename(path)
+    after = items(source(docs))["a.txt"].state
+    assert (after["size"], after["mtime_ns"]) == (before["size"], before["mtime_ns"])
+    assert after != before
 
 
 def test_an_empty_folder_is_a_complete_listing_of_nothing(docs: Path) -> None:
@@ -316,3 +368,18 @@ def test_no_file_is_left_open(docs: Path) -> None:
         item.load()
     after = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     assert after == before
+
+
+# ── what is ours ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_our_own_data_folder_is_never_read(docs: Path, tmp_path: Path) -> None:
+    """It holds a token that lets its reader in, and every original once more."""
+    data = docs / "attest-data"
+    put(docs, "a.md", "attest-data/owner.txt", "attest-data/originals/aa/x.txt")
+    (docs / "door").symlink_to(data / "originals", target_is_directory=True)
+    (docs / "note.txt").symlink_to(data / "owner.txt")
+    assert list(items(source(docs, private=data))) == ["a.md"]
+    for inside in (data, data / "originals", data / "owner.txt"):
+        with pytest.raises(NotAllowed, match="data folder"):
+            source(inside, private=data, allowed_roots=[tmp_path])
