@@ -66,7 +66,8 @@ class FolderSource:
         self._private = None if private is None else Path(os.path.realpath(private))
         if self._private is not None and resolved.is_relative_to(self._private):
             raise NotAllowed(
-                f"{path} lies in the data folder of Attest itself.", remedy="Name the folder that your documents are in."
+                f"{path} lies in the data folder of Attest itself.",
+                remedy="Name the folder that your documents are in.",
             )
         self._single = None if resolved.is_dir() else resolved.name
         self._root = resolved if self._single is None else resolved.parent
