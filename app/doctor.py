@@ -9,14 +9,17 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from app.service import Service
-from rag.catalog import knowledge, versions
+from ingest.split import fingerprint, target_of
+from rag.catalog import indexes, knowledge, versions
 from rag.catalog.engine import quick_check
 from rag.errors import AttestError
 from rag.inspection import Finding, inspect, repair
+from rag.probe import understood
 
 Level = Literal["ok", "note", "problem"]
 
 _LOW_DISK_BYTES = 2 * 1024**3
+_WEAK_READING = 0.8  # of what an embedder that reads a language understands
 
 
 def examine(service: Service, *, deep: bool = False) -> dict[str, Any]:
@@ -89,6 +92,42 @@ def _embedder(service: Service) -> tuple[Level, str]:
     return "ok", detail
 
 
+def _indexes(service: Service) -> tuple[Level, str]:
+    """Whether each collection's embedder is there and can read its texts, and what a re-index would change."""
+    lines: list[str] = []
+    level: Level = "ok"
+    with service.base.catalog.read() as snapshot:
+        found = [(item, indexes.active_index(snapshot, item.id)) for item in knowledge.list_collections(snapshot)]
+        probes = indexes.probes_of(snapshot, [index.id for _, index in found])
+    for collection, index in found:
+        command = f'attest reindex -c "{collection.name}"'
+        try:
+            embedder = service.base.embedder_of(collection)
+        except AttestError as problem:
+            level = "problem"
+            lines.append(str(problem))
+            continue
+        if embedder is not service.base.embedder:
+            level = "note" if level == "ok" else level
+            lines.append(
+                f"“{collection.name}” is read with {index.embedder_name}, not with {service.base.embedder.name}, which "
+                f"is configured: {command} changes that."
+            )
+        target = target_of(index.splitter)
+        if target is not None and index.splitter != fingerprint(target_tokens=target):
+            level = "note" if level == "ok" else level
+            lines.append(f"“{collection.name}” was cut by an earlier splitter: {command} cuts it anew.")
+        for probe in probes.get(index.id, {}).values():
+            weak = understood(probe) < _WEAK_READING
+            level = "note" if weak and level == "ok" else level
+            lines.append(
+                f"“{collection.name}”, {probe.language}: {index.embedder_name} knows {probe.coverage:.0%} of the "
+                f"tokens and finds {probe.found:.0%} of {probe.samples} passages by a sentence"
+                + (", so the terms lead." if weak else ".")
+            )
+    return level, " ".join(lines) or "Nothing was read yet."
+
+
 def _model(service: Service) -> tuple[Level, str]:
     spec = service.settings.llm
     if spec in ("", "none"):
@@ -117,6 +156,7 @@ _CHECKS: dict[str, Callable[[Service], tuple[Level, str]]] = {
     "catalog": _catalog,
     "caches": _caches,
     "embedder": _embedder,
+    "embedder reads": _indexes,
     "language model": _model,
     "ocr": _ocr,
     "disk": _disk,
