@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import app.reindex
 from app.reindex import ReindexRequest, Tally, reindex, samples
 from ingest.interrupt import Cancelled
 from ingest.jobs import Running
+from ingest.reindex import Reindex
 from ingest.split import fingerprint
 from ingest.sync import Report
 from rag.caches import Caches
@@ -55,7 +55,8 @@ class World:
         self.runs = runs_in(self.base)
 
     def running(self, **request: Any) -> Running:
-        wanted = ReindexRequest(**({"embedder": "new", "chunk_tokens": 40} | request))
+        asked: dict[str, Any] = {"embedder": "new", "chunk_tokens": 40, **request}
+        wanted = ReindexRequest(**asked)
         with self.base.catalog.write() as connection:
             job = jobs.create_job(
                 connection,
@@ -104,7 +105,7 @@ def during(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], None]
         owner, name = {
             "prepare": (Caches, "prepare"),
             "switch": (Caches, "switch"),
-            "last round": (app.reindex.Reindex, "finish"),
+            "last round": (Reindex, "finish"),
         }[step]
         original, done = getattr(owner, name), False
 
@@ -282,18 +283,13 @@ def test_what_a_sync_brings_meanwhile_is_in_the_new_index_too(
     world: World, during: Callable[[str, Callable[[], None]], None], step: str
 ) -> None:
     """Changed, added and deleted."""
+
+    def sync() -> None:
+        changed = file("drill.txt", text_of("drill", weight="seven"))
+        world.runs.sync(changed, file("oven.txt", text_of("oven")), *others("drill", "lamp"))
+
     # The last round has the writer's lock, which this thread may take again: as if the sync had come just before.
-    during(
-        step,
-        lambda: (
-            world.runs.sync(
-                file("drill.txt", text_of("drill", weight="seven")),
-                file("oven.txt", text_of("oven")),
-                *others("drill", "lamp"),
-            )
-            and None
-        ),
-    )
+    during(step, sync)
     world.reindex()
     assert world.weight_of("drill") == "The drill weighs seven kilograms."
     assert world.weight_of("oven") == "The oven weighs ninety kilograms."
