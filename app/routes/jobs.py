@@ -14,7 +14,7 @@ from app.service import Service
 from app.streams import Frame, event_stream
 from rag.catalog import jobs
 from rag.catalog.jobs import Job
-from rag.errors import Conflict, InvalidInput
+from rag.errors import Conflict, Gone, InvalidInput
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -76,6 +76,8 @@ def retry_job(job_id: str, service: ServiceDep, response: Response, request: Ret
     job = service.job(job_id)
     if job.state not in jobs.FINISHED:
         raise Conflict(f"Job {job_id} is {job.state}.", remedy="Cancel it first, or wait for it.")
+    if not job.request:
+        raise Gone(f"What job {job_id} handed over was purged.", remedy="Hand the document over again.")
     keys = _keys_to_retry(job, wanted, service)
     service.begin()
     again = service.jobs.submit(

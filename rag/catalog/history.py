@@ -20,6 +20,7 @@ from rag.catalog.tables import (
     chunk_is_active_at,
     chunks,
     documents,
+    idempotency,
     indexes,
     job_items,
     jobs,
@@ -234,6 +235,11 @@ def purge_rows(connection: Connection, traces: Traces) -> None:
     for job in connection.execute(select(jobs.c.id, jobs.c.request).where(jobs.c.source_id == traces.source_id)):
         if job.request.get("key") == key:  # an upload carries its title and metadata
             connection.execute(update(jobs).where(jobs.c.id == job.id).values(request={}))
+        elif key in (job.request.get("only") or []):  # a retry names what it loads
+            only = [other for other in job.request["only"] if other != key]
+            connection.execute(update(jobs).where(jobs.c.id == job.id).values(request={**job.request, "only": only}))
+    # Answers kept for repetitions may name it: an edited title, the plan of a sync. Those still at work hold none yet.
+    connection.execute(delete(idempotency).where(idempotency.c.status.is_not(None)))
     wanted = _vectors_of(connection, chunks.c.document_id == document_id)
     connection.execute(delete(pending).where(pending.c.document_id == document_id))
     connection.execute(delete(documents).where(documents.c.id == document_id))  # its versions and chunks go with it

@@ -255,6 +255,20 @@ def test_a_cancel_while_the_embedder_is_busy_leaves_a_clean_state(
     assert again["counts"]["added"] == 4
 
 
+def test_what_was_purged_is_neither_retried_nor_told_again(client: httpx.Client) -> None:
+    client.post("/v1/collections", json={"name": "notes"})
+    body = {"title": "Secret", "text": "The word is Quetzalcoatl."}
+    job = client.post("/v1/collections/notes/documents", json=body).raise_for_status().json()
+    document = until(client, job["id"], is_over)["items"][0]["document_id"]
+    key = {"Idempotency-Key": "an edit"}
+    path = f"/v1/documents/{document}"
+    assert client.patch(path, json={"title": "Quetzalcoatl"}, headers=key).status_code == 200
+    assert client.patch(path, json={"title": "Quetzalcoatl"}, headers=key).headers["idempotent-replayed"] == "true"
+    client.post(f"{path}/purge").raise_for_status()
+    assert client.patch(path, json={"title": "Quetzalcoatl"}, headers=key).status_code == 410
+    assert client.post(f"/v1/jobs/{job['id']}/retry").status_code == 410
+
+
 def events_in(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
     event = ""
     for line in lines:
