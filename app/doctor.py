@@ -25,7 +25,7 @@ _WEAK_READING = 0.8  # of what an embedder that reads a language understands
 def examine(service: Service, *, deep: bool = False) -> dict[str, Any]:
     """{"ok": bool, "checks": [{name, level, detail}], "findings"?}; `ok` is false when any of them is a problem.
 
-    `deep` reads everything that is stored: about 4 seconds per 10,000 chunks, beside questions and jobs.
+    `deep` reads everything that is stored: 1.5 seconds per 10,000 chunks, beside questions and jobs.
     """
     checks: list[dict[str, str]] = []
     for name, check in _CHECKS.items():
