@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
+from rag.catalog.backups import Backup
 from rag.catalog.indexes import Index, Probe
 from rag.catalog.jobs import Job, JobItem
 from rag.catalog.knowledge import CollectionCounts
@@ -800,6 +802,43 @@ class JobOut(BaseModel):
             started_at=job.started_at,
             finished_at=job.finished_at,
         )
+
+
+# ── backups ───────────────────────────────────────────────────────────────────────────────────
+
+
+class BackupIn(Strict):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=150)] | None = Field(
+        None, description="A plain file name. Default: one with the time in it."
+    )
+    path: Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^/")] | None = Field(
+        None, description="Anywhere on the service's disk: for commands of the user who runs the service."
+    )
+
+
+class BackupOut(BaseModel):
+    id: str
+    path: str
+    change: int = Field(description="The last change of the knowledge base that it holds.")
+    bytes: int
+    created_at: datetime
+    present: bool = Field(description="A file is still where it was put.")
+
+    @classmethod
+    def of(cls, backup: Backup) -> BackupOut:
+        return cls(
+            id=backup.id,
+            path=backup.path,
+            change=backup.change,
+            bytes=backup.bytes,
+            created_at=backup.created_at,
+            present=Path(backup.path).is_file(),
+        )
+
+
+class BackupList(BaseModel):
+    data: list[BackupOut]
+    next_cursor: str | None
 
 
 class CollectionList(BaseModel):

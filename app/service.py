@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from app.backups import back_up, backup_folder
 from app.reindex import ReindexRequest, reindex
 from app.schemas import AnswerOut
 from ingest.jobs import Jobs, Running, Work
@@ -22,6 +23,7 @@ from ingest.sources.uploads import OneUpload, Upload
 from ingest.split import fingerprint
 from ingest.sync import Plan, Report, Sync, SyncOptions
 from ingest.watch import Watchers, watchable
+from rag.backup import remove_leftovers
 from rag.catalog import answers, indexes, jobs, knowledge
 from rag.catalog.jobs import Job
 from rag.errors import AttestError, Conflict, NotAllowed, NotFound, Unavailable
@@ -90,8 +92,9 @@ class Service:
             "sync": self._sync,
             "upload": self._upload,
             "reindex": partial(reindex, base=self.base),
+            "backup": partial(back_up, base=self.base, settings=settings),
         }
-        self.jobs = Jobs(self.base.catalog, work, lanes={"upload": 1, "reindex": 1})
+        self.jobs = Jobs(self.base.catalog, work, lanes={"upload": 1, "reindex": 1, "backup": 1})
         self.schedules = Schedules(self._sync_when_due)
         self.watchers = Watchers(
             open_folder=self._open_folder, changed=self._sync_after_change, ignore=settings.data_dir
@@ -141,6 +144,7 @@ class Service:
                 if self._closing.is_set():
                     return
                 finish_purges(self.base)
+                remove_leftovers(self.backup_dir)  # a kill left a copy of everything there
                 self._tidy()
                 self.jobs.start()
                 started = True
@@ -294,6 +298,15 @@ class Service:
         with self.base.catalog.read() as snapshot:
             record = knowledge.get_source(snapshot, source_id)
         self.submit_sync(record)
+
+    @property
+    def backup_dir(self) -> Path:
+        return backup_folder(self.settings).resolve()
+
+    def submit_backup(self, path: Path) -> Job:
+        """Everything in one file at `path`, made by a job while everything goes on."""
+        self.begin()
+        return self.jobs.submit(kind="backup", collection_id=None, source_id=None, request={"path": str(path)})
 
     def submit_upload(self, collection: Collection, data: bytes, upload: Upload) -> Job:
         """Keep the bytes, then read them in a job. `upload.sha256` is filled in here."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]*://)(?:[^/@]*@)?([^?#]*).*$", re.DOTALL | re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -67,6 +71,20 @@ class Settings(BaseSettings):
     read_memory_mb: int = Field(2048, gt=255, description="Most memory that reading one document may take, in MiB.")
     web_delay_seconds: float = Field(1.0, ge=0, description="Pause between two requests to one host.")
     web_max_mb: int = Field(20, gt=0, description="Largest web page or file fetched, in MiB.")
+
+    backup_dir: Path | None = Field(
+        None, description="Where backups are put. Default: the folder backups in the data folder."
+    )
+
+    def without_secrets(self) -> dict[str, Any]:
+        """Values as JSON has them, all but keys; addresses without user, password and query."""
+        values = self.model_dump(mode="json")
+        secret = {name for name, field in type(self).model_fields.items() if "SecretStr" in str(field.annotation)}
+        return {
+            name: _ADDRESS.sub(r"\1\2", value) if isinstance(value, str) else value
+            for name, value in values.items()
+            if name not in secret
+        }
 
     @property
     def is_loopback(self) -> bool:

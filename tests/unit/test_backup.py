@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import insert
 
+from app.main import create_app
+from app.service import Service
 from rag import backup
 from rag.backup import MEMBERS, create, restore, verify
 from rag.catalog import backups, jobs, knowledge, versions
@@ -25,7 +28,9 @@ from rag.catalog.versions import sha256
 from rag.errors import Conflict, DiskFull, FolderInUse, InvalidInput, NotFound
 from rag.knowledge import KnowledgeBase
 from rag.owner import Owner
+from rag.settings import Settings
 from tests.bases import Bases, Runs, file, found_texts, runs_in
+from tests.fakes import HashEmbedder
 
 TEXTS = {
     "hours.txt": "The Rotterdam office is open from 8:30.",
@@ -503,3 +508,76 @@ def test_an_older_schema_is_restored_as_it_is_and_migrated_at_the_next_start(tmp
         [collection] = knowledge.list_collections(snapshot)
         assert len(knowledge.list_documents(snapshot, collection)) == 5
     catalog.close()
+
+
+# ── over HTTP ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return Service(
+        Settings(_env_file=None, data_dir=tmp_path / "served", llm_api_key="sk-very-secret"), embedder=HashEmbedder()
+    )
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[TestClient]:
+    with TestClient(create_app(service), base_url="http://localhost", raise_server_exceptions=False) as client:
+        yield client
+
+
+def finished(service: Service, response: Any) -> jobs.Job:
+    assert response.status_code == 202, response.text
+    return service.jobs.wait(response.json()["id"], poll_seconds=0.02)
+
+
+def test_a_client_gets_a_backup_into_the_services_own_folder(service: Service, client: TestClient) -> None:
+    job = finished(service, client.post("/v1/backup"))
+    assert (job.state, len(job.items)) == ("succeeded", 1), job.problem
+    path = Path(job.items[0].uri)
+    assert path.parent == service.backup_dir
+    assert verify(path).ok
+    [listed] = client.get("/v1/backup").json()["data"]
+    assert (listed["path"], listed["bytes"], listed["present"]) == (str(path), path.stat().st_size, True)
+    named = finished(service, client.post("/v1/backup", json={"name": "monday.tar"}))
+    assert named.items[0].uri == str(service.backup_dir / "monday.tar")
+    again = client.post("/v1/backup", json={"name": "monday.tar"})
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/conflict")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.tar", "/etc/x.tar", "a/b.tar", "..", ".hidden", "x\\y", "a\x00b", "a\nb", "", "x" * 200]
+)
+def test_a_client_cannot_choose_where_it_is_written(client: TestClient, service: Service, name: str) -> None:
+    response = client.post("/v1/backup", json={"name": name})
+    assert response.status_code == 422, response.text
+    assert service.jobs is not None
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_path_is_for_the_users_own_commands(client: TestClient, service: Service, tmp_path: Path) -> None:
+    body = {"path": str(tmp_path / "mine.tar")}
+    for header in ({}, {"Authorization": "Bearer guess"}, {"Authorization": service.token}):
+        response = client.post("/v1/backup", json=body, headers=header)
+        assert (response.status_code, response.json()["type"]) == (403, "/problems/not-allowed")
+    own = {"Authorization": f"Bearer {service.token}"}
+    assert finished(service, client.post("/v1/backup", json=body, headers=own)).state == "succeeded"
+    assert verify(tmp_path / "mine.tar").ok
+
+
+def test_no_secret_is_in_it(service: Service, client: TestClient) -> None:
+    job = finished(service, client.post("/v1/backup"))
+    data = Path(job.items[0].uri).read_bytes()
+    assert b"sk-very-secret" not in data
+    assert service.token.encode() not in data
+    settings = json.loads(members(Path(job.items[0].uri))["settings.json"])
+    assert {"llm_api_key", "admin_key"} & settings.keys() == set()
+    assert settings["embedder"] == "default"
+
+
+def test_addresses_in_settings_lose_user_password_and_query() -> None:
+    settings = Settings(
+        _env_file=None, chroma_url="https://me:pw@chroma.example:8000", llm_base_url="http://x/v1?key=k"
+    )
+    kept = settings.without_secrets()
+    assert (kept["chroma_url"], kept["llm_base_url"]) == ("https://chroma.example:8000", "http://x/v1")
