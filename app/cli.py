@@ -193,23 +193,45 @@ def run_service(settings: Settings, listening: Any) -> None:
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Is all well? Exit code 1 when something is not."""
+def doctor(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare all that is stored with each other. Reads everything.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right what --deep finds and can be put right; implies --deep.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Is all well? Exit code 1 when something is not, or is still not after --repair."""
     from app.terminal import hint, show_json, table
 
     with connected(working=True) as client:
         client.wait_until_ready()
-        found = client.get("/v1/doctor")
+        # No time limit: reading everything takes as long as there is.
+        mended = client.call("POST", "/v1/doctor/repair", timeout=None) if repair else {"ok": True}
+        found = client.call("GET", "/v1/doctor", params={"deep": deep and not repair}, timeout=None)
+        found = {**found, **mended, "ok": found["ok"] and mended["ok"]}
         if as_json:
             show_json(found)
         else:
-            table(("check", "", "finding"), [(item["name"], item["level"], item["detail"]) for item in found["checks"]])
+            rows = [(item["name"], item["level"], item["detail"], "") for item in found["checks"]]
+            rows += [_finding(item) for item in found.get("findings", [])]
+            table(("check", "level", "finding", "what to do"), rows)
+            if (deep or repair) and not found["findings"]:
+                hint("Everything that is stored was compared, and agrees.")
             hint("No service was running." if client.is_own else f"The service runs at {client.url}.")
     if not found["ok"]:
         raise typer.Exit(FAILED)
 
 
 # ── questions ─────────────────────────────────────────────────────────────────────────────────
+
+def _finding(item: dict[str, Any]) -> tuple[str, str, str, str]:
+    some = ", ".join(item["examples"]) + (", …" if item["count"] > len(item["examples"]) else "")
+    finding = f"{item['count']} × {item['what']}: {some}"
+    level, remedy = ("repaired", "") if item["repaired"] else (item["level"], item["remedy"])
+    return item["code"], level, finding, remedy
+
 
 
 @app.command()
