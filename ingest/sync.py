@@ -42,13 +42,13 @@ log = logging.getLogger(__name__)
 # Documents are written together until there is this much of them: one row of a table is not worth a commit of its own.
 _BATCH_CHUNKS = 256
 _BATCH_DOCUMENTS = 200
-_BATCH_BYTES = 64 * 2**20  # of originals: two hundred scans with a word or two in each are gigabytes
+_BATCH_BYTES = 32 * 2**20  # of originals: two hundred scans with a word or two in each are gigabytes
 _EMBED_CHUNKS = 16  # at first; then as many as take so long, because a cancel leaves the rest of them to end by itself
 _EMBED_SECONDS = 0.3
 _LARGE_TEXT = 200_000  # characters; cutting more takes long enough for somebody to want it to stop
 _LOOK_SECONDS = 0.2  # whether to stop, while a document is being read
 _AHEAD = 16  # items being read while others are embedded: bounds the memory …
-_AHEAD_BYTES = 64 * 2**20  # … with this, of originals and texts
+_AHEAD_BYTES = 32 * 2**20  # … with this, of originals and texts
 _MASS_DELETION_LEAST = 5  # documents; of a source of four, a fifth is less than one file
 _MOST_TOUCHES = 500  # documents that turned out unchanged, before that is noted: their rows wait in memory
 _TRY_AGAIN = frozenset({"failed", "blocked", "needs_password", "too_large"})  # another day may be another answer
