@@ -6,8 +6,11 @@ Real catalog, caches in memory that live through a crash as folders would. `make
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,16 +21,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 import ingest.sync
-from rag.catalog import knowledge, versions
+from app.reindex import ReindexRequest, reindex
+from ingest.jobs import Running
+from rag.catalog import indexes, jobs, knowledge, versions
+from rag.catalog.engine import now
 from rag.catalog.versions import sha256
-from rag.errors import Unavailable
+from rag.embedders import Embedders
+from rag.errors import Conflict, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Item
 from rag.retention import Retention, tidy
 from rag.retrieve import retrieve
 from rag.revisions import edit, roll_back
 from tests.bases import Bases, Runs, assert_sound, file, runs_in
-from tests.fakes import MemoryTerms, MemoryVectors
+from tests.fakes import HashEmbedder, MemoryTerms, MemoryVectors
+from tests.shelf import Shelf
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +53,7 @@ _TEXTS = st.lists(st.tuples(st.sampled_from(_WORDS), st.integers(1, 4)), min_siz
 )
 # Where a process may die between the first and the last thing that publishing does.
 _DEATHS = st.sampled_from(["embedding", "flip", "_add_vectors", "_follow_terms", "_clear_pending", "_remove_vectors"])
+_DEATHS_OF_A_REINDEX = st.sampled_from(["embedding", "prepare", "switch", "activate"])
 
 
 class Killed(BaseException):
@@ -59,11 +68,19 @@ class KnowledgeMachine(RuleBasedStateMachine):
         self._folder = TemporaryDirectory()
         self.vectors, self.terms = MemoryVectors(), MemoryTerms()
         self.bases = Bases(Path(self._folder.name), vectors=self.vectors, terms=self.terms)
-        self.runs: Runs = runs_in(self.bases.open())
+        self.other = HashEmbedder(name="other", dimension=64)
+        self.open()
         self.files: dict[str, str] = {}
         self.seen: dict[str, str] = {}
         self.active: dict[str, str] = {}
         self.disabled: set[str] = set()
+        self.past: list[tuple[datetime, dict[str, str]]] = []  # what was active at some moments
+        self.has_let_go = False  # of versions
+
+    def open(self) -> None:
+        base = self.bases.open()
+        shelf = Embedders(Shelf(self.bases.embedder, self.other).load)
+        self.runs: Runs = runs_in(KnowledgeBase(base.catalog, base.caches, base.originals, base.embedder, shelf))
 
     def teardown(self) -> None:
         self.bases.close()
@@ -76,11 +93,14 @@ class KnowledgeMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         """As a new process does. The old one's objects are dropped as they are."""
         self.runs.base.catalog.close()
-        self.runs = runs_in(self.bases.open())
+        self.open()
 
     def id_of(self, key: str) -> str:
         with self.base.catalog.read() as snapshot:
             return knowledge.known_documents(snapshot, self.runs.source.id)[key].document_id
+
+    def embedded(self) -> int:
+        return len(self.bases.embedder.embedded) + len(self.other.embedded)
 
     def items(self) -> list[Item]:
         return [file(key, text) for key, text in sorted(self.files.items())]
@@ -126,6 +146,9 @@ class KnowledgeMachine(RuleBasedStateMachine):
                 self.runs.sync(*self.items(), allow_deletes=True)
         except Killed:
             self.reopen()
+        self._recover(before)
+
+    def _recover(self, before: dict[str, str]) -> None:
         found = self.found(also_disabled=True)
         for key in before.keys() | self.files.keys() | found.keys():
             assert found.get(key) in (before.get(key), self.files.get(key)), f"{key} is something else"
@@ -155,7 +178,7 @@ class KnowledgeMachine(RuleBasedStateMachine):
     def _dying(self, death: str, number: int) -> Iterator[None]:
         """The process dies when it does this for the n-th time, before it has done it."""
         left = number
-        on: Any = {"embedding": self.bases.embedder, "flip": versions}.get(death, self.base.caches)
+        on: Any = {"embedding": HashEmbedder, "flip": versions, "activate": indexes}.get(death, self.base.caches)
         name = {"embedding": "embed_passages"}.get(death, death)
         original: Callable[..., Any] = getattr(on, name)
 
@@ -185,12 +208,12 @@ class KnowledgeMachine(RuleBasedStateMachine):
     def go_back(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.active)))
         document_id = self.id_of(key)
-        embedded = len(self.bases.embedder.embedded)
+        embedded = self.embedded()
         with self.base.catalog.read() as snapshot:
             kept = [version.number for version in versions.list_versions(snapshot, document_id)]
         number = data.draw(st.sampled_from(sorted(kept)))
         roll_back(self.base, document_id, number)
-        assert len(self.bases.embedder.embedded) == embedded
+        assert self.embedded() == embedded
         with self.base.catalog.read() as snapshot:
             self.active[key] = versions.version_row(snapshot, document_id, number).text
 
@@ -201,6 +224,44 @@ class KnowledgeMachine(RuleBasedStateMachine):
         edit(self.base, self.id_of(key), enabled=key in self.disabled)
         self.disabled ^= {key}
 
+    # ── the index is made anew ────────────────────────────────────────────────────────────────
+
+    @rule(embedder=st.sampled_from(["hash", "other"]), tokens=st.sampled_from([32, 64]))
+    def reindex(self, embedder: str, tokens: int) -> None:
+        self._reindex(embedder=embedder, chunk_tokens=tokens)
+
+    @rule(embedder=st.sampled_from(["hash", "other"]), death=_DEATHS_OF_A_REINDEX, number=st.integers(1, 2))
+    def reindex_and_die(self, embedder: str, death: str, number: int) -> None:
+        """Nobody who asks can tell; doing it again goes on from there."""
+        try:
+            with self._dying(death, number):
+                self._reindex(embedder=embedder, chunk_tokens=48)
+        except Killed:
+            self.reopen()
+
+    @rule()
+    def go_back_to_the_index_before(self) -> None:
+        with suppress(Conflict):  # there is none
+            self._reindex(back=True)
+
+    @rule()
+    def confirm_the_index(self) -> None:
+        self._reindex(confirm=True)
+
+    def _reindex(self, *, embedder: str = "hash", chunk_tokens: int = 40, **asked: bool) -> None:
+        # The quality check is not what this is about: these texts are all alike.
+        request = asdict(ReindexRequest(embedder=embedder, chunk_tokens=chunk_tokens, check=False, **asked))
+        with self.base.catalog.write() as connection:
+            job = jobs.create_job(
+                connection, kind="reindex", collection_id=self.runs.collection.id, source_id=None, request=request
+            )
+        try:
+            reindex(Running(job, self.base.catalog, threading.Event()), base=self.base)
+        finally:
+            with self.base.catalog.write() as connection:
+                jobs.finish_job(connection, job.id, state="succeeded", problem=None)
+        self.runs = runs_in(self.base)  # with the collection as it is now
+
     # ── what time and accidents do ────────────────────────────────────────────────────────────
 
     @rule()
@@ -209,14 +270,27 @@ class KnowledgeMachine(RuleBasedStateMachine):
 
     @rule(which=st.sampled_from(["vectors", "terms"]))
     def lose_a_cache(self, which: str) -> None:
-        embedded = len(self.bases.embedder.embedded)
+        embedded = self.embedded()
         (self.vectors if which == "vectors" else self.terms)._spaces.clear()
         self.reopen()
-        assert len(self.bases.embedder.embedded) == embedded
+        assert self.embedded() == embedded
 
     @rule(keep=st.integers(1, 3))
     def let_go_of_old_versions(self, keep: int) -> None:
-        tidy(self.base, Retention(versions=keep, deleted_days=0.0))
+        self.has_let_go |= tidy(self.base, Retention(versions=keep, deleted_days=0.0)) > 0
+
+    @rule()
+    def remember(self) -> None:
+        self.past.append((now(), dict(self.active)))
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data())
+    def ask_as_of_then(self, data: st.DataObject) -> None:
+        moment, then = data.draw(st.sampled_from(self.past))
+        found = self.found(as_of=moment)
+        expected = {key: text for key, text in then.items() if key not in self.disabled}
+        assert found.items() <= expected.items()
+        assert self.has_let_go or found == expected
 
     @rule(method=st.sampled_from(["upsert", "delete", "search"]))
     def sync_while_chroma_is_away(self, method: str) -> None:
@@ -244,10 +318,10 @@ class KnowledgeMachine(RuleBasedStateMachine):
     def is_sound(self) -> None:
         assert_sound(self.base)
 
-    def found(self, *, also_disabled: bool = False) -> dict[str, str]:
+    def found(self, *, also_disabled: bool = False, as_of: datetime | None = None) -> dict[str, str]:
         """All that a question finds, put together document by document."""
         parts: dict[str, list[tuple[int, str]]] = {}
-        for hit in retrieve("valve", base=self.base, collections=[self.runs.collection], k=500).hits:
+        for hit in retrieve("valve", base=self.base, collections=self.base.collections([]), k=500, as_of=as_of).hits:
             parts.setdefault(hit.uri.removeprefix("files/"), []).append((hit.start, hit.text))
         found = {key: "".join(text for _, text in sorted(several)) for key, several in parts.items()}
         if also_disabled:
