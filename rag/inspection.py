@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from rag.catalog import checks, history, knowledge, repairs, versions
+from rag.catalog import checks, history, indexes, knowledge, repairs, versions
 from rag.catalog.checks import Damage
 from rag.catalog.engine import Connection, last_change
 from rag.catalog.versions import sha256
-from rag.errors import Unavailable
+from rag.errors import AttestError, Unavailable
 from rag.knowledge import KnowledgeBase
 
 log = logging.getLogger(__name__)
@@ -455,24 +455,30 @@ def _retire(base: KnowledgeBase, document_id: str) -> None:
 
 
 def _repair_vectors(base: KnowledgeBase, found: Sequence[Damage]) -> None:
-    """What was damaged goes; what is missing then, and can be embedded by the configured embedder, is."""
-    with base.catalog.read() as snapshot:
-        embedder_id = repairs.embedder_number(snapshot, base.embedder.identity)
-    with base.caches.still():
-        damaged = [item.target for item in found if item.code == "vector-damaged" and item.target[0] == embedder_id]
+    """What is damaged or missing is embedded again, as far as its embedder can be loaded."""
+    for embedder_id in sorted({damage.target[0] for damage in found}):
+        of_this = [damage for damage in found if damage.target[0] == embedder_id]
+        damaged = {damage.target for damage in of_this if damage.code == "vector-damaged"}
         with base.catalog.read() as snapshot:
-            wanted = [item.target[1] for item in found if item.target[0] == embedder_id]
-            texts = repairs.embedded_texts(snapshot, wanted)
-        hashes = sorted(texts)
-        for start in range(0, len(hashes), _EMBED_AT_ONCE):
-            some = [key for key in hashes[start : start + _EMBED_AT_ONCE] if sha256(texts[key]) == key]
-            matrix = base.embedder.embed_passages([texts[key] for key in some])
-            with base.catalog.write() as connection:
-                assert embedder_id is not None
-                repairs.remove_vectors(connection, [target for target in damaged if target[1] in set(some)])
-                versions.save_vectors(connection, embedder_id, dict(zip(some, matrix, strict=True)))
+            texts = repairs.embedded_texts(snapshot, [damage.target[1] for damage in of_this])
+            index_id = repairs.index_with(snapshot, embedder_id)
+            index = None if index_id is None else indexes.get_index(snapshot, index_id)
         with base.catalog.write() as connection:  # damaged, and wanted by nobody
             repairs.remove_vectors(connection, [target for target in damaged if target[1] not in texts])
+        if index is None or not texts:
+            continue
+        try:
+            embedder = base.embedder_for(index, index.collection_id)
+        except AttestError as problem:
+            log.error("Vectors stay damaged, because their embedder is not there: %s", problem)
+            continue
+        hashes = sorted(key for key, text in texts.items() if sha256(text) == key)
+        for start in range(0, len(hashes), _EMBED_AT_ONCE):
+            some = hashes[start : start + _EMBED_AT_ONCE]
+            matrix = embedder.embed_passages([texts[key] for key in some])
+            with base.catalog.write() as connection:
+                repairs.remove_vectors(connection, damaged & {(embedder_id, key) for key in some})
+                versions.save_vectors(connection, embedder_id, dict(zip(some, matrix, strict=True)))
 
 
 def _repair_orphans(base: KnowledgeBase, _found: Sequence[Damage]) -> None:

@@ -127,9 +127,9 @@ def index_states(connection: Connection) -> Iterator[Damage]:
         if (row.state == "active") != (row.id == row.index_id):
             yield Damage("index-state", f"index {row.id} of {row.collection_id} is {row.state}", row.collection_id)
     indexed = {row.index_id for row in rows if row.id == row.index_id}
-    for row in connection.execute(select(collections.c.id, collections.c.index_id)):
-        if row.index_id not in indexed:
-            yield Damage("collection-without-index", row.id)
+    for collection_id, index_id in connection.execute(select(collections.c.id, collections.c.index_id)):
+        if index_id not in indexed:
+            yield Damage("collection-without-index", collection_id)
 
 
 def lives(connection: Connection) -> Iterator[Damage]:

@@ -18,7 +18,6 @@ from rag.catalog.tables import (
     chunks,
     collections,
     documents,
-    embedders,
     facts,
     indexes,
     metadata,
@@ -131,8 +130,9 @@ def collection_of(connection: Connection, document_id: str) -> str:
 # ── vectors ───────────────────────────────────────────────────────────────────────────────────
 
 
-def embedder_number(connection: Connection, identity: str) -> int | None:
-    return connection.execute(select(embedders.c.id).where(embedders.c.identity == identity)).scalar()
+def index_with(connection: Connection, embedder_id: int) -> int | None:
+    """An index that this embedder made."""
+    return connection.execute(select(indexes.c.id).where(indexes.c.embedder_id == embedder_id).limit(1)).scalar()
 
 
 def embedded_texts(connection: Connection, hashes: Iterable[str]) -> dict[str, str]:

@@ -579,3 +579,10 @@ def test_a_sync_and_questions_beside_it_raise_no_false_alarm(world: World) -> No
             thread.join(30)
     assert problems == []
     assert_sound(world.base)
+
+
+def test_a_vector_of_an_embedder_that_is_not_there_stays_missing_and_is_a_problem(world: World) -> None:
+    no_vector(world)
+    world.sql("UPDATE embedders SET identity = 'another', spec = NULL")
+    (left,) = repair(world.base, inspect(world.base))
+    assert (left.code, left.repaired, left.level) == ("vector-missing", False, "problem")
