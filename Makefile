@@ -11,7 +11,7 @@ INSTALL := $(PIP) install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo serve test lint check clean
+.PHONY: help install install-test demo serve test soak lint check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## /make \1  /p' Makefile
@@ -42,6 +42,10 @@ serve: install  ## the service, on http://127.0.0.1:8000
 
 test: install-test  ## the tests
 	$(BIN)/python -m pytest
+
+soak: install-test  ## the tests that kill, race and wander at random, at full length: an hour or more
+	ATTEST_SOAK=$(or $(KILLS),200) $(BIN)/python -m pytest -s tests/integration/test_kill.py \
+		tests/integration/test_readers_during_writes.py tests/integration/test_state_machine.py
 
 lint: install-test  ## format, ruff, types, import contracts
 	$(BIN)/ruff format --check .

@@ -53,6 +53,7 @@ _TEXTS = st.lists(st.tuples(st.sampled_from(_WORDS), st.integers(1, 4)), min_siz
 )
 # Where a process may die between the first and the last thing that publishing does.
 _DEATHS = st.sampled_from(["embedding", "flip", "_add_vectors", "_follow_terms", "_clear_pending", "_remove_vectors"])
+_TIMES = st.sampled_from([1, 1, 1, 2, 3])
 _DEATHS_OF_A_REINDEX = st.sampled_from(["embedding", "prepare", "switch", "activate"])
 
 
@@ -137,9 +138,10 @@ class KnowledgeMachine(RuleBasedStateMachine):
         assert report.problem is not None
         self._read(set(sorted(self.files)[:first]))
 
-    @rule(death=_DEATHS, number=st.integers(1, 3))
-    def sync_and_die(self, death: str, number: int) -> None:
+    @rule(changes=st.dictionaries(_KEYS, _TEXTS, min_size=2, max_size=5), death=_DEATHS, number=_TIMES)
+    def sync_and_die(self, changes: dict[str, str], death: str, number: int) -> None:
         """Each document is as it was or as it is now, whole; the next sync brings the rest."""
+        self.files |= changes
         before = dict(self.active)
         try:
             with self._dying(death, number):
@@ -230,7 +232,7 @@ class KnowledgeMachine(RuleBasedStateMachine):
     def reindex(self, embedder: str, tokens: int) -> None:
         self._reindex(embedder=embedder, chunk_tokens=tokens)
 
-    @rule(embedder=st.sampled_from(["hash", "other"]), death=_DEATHS_OF_A_REINDEX, number=st.integers(1, 2))
+    @rule(embedder=st.sampled_from(["hash", "other"]), death=_DEATHS_OF_A_REINDEX, number=_TIMES)
     def reindex_and_die(self, embedder: str, death: str, number: int) -> None:
         """Nobody who asks can tell; doing it again goes on from there."""
         try:
