@@ -33,6 +33,7 @@ _TERM_BATCH = 20_000  # chunks per commit while rebuilding: bounded memory, few 
 _VECTOR_BATCH = 5_000
 # While an index is prepared, questions and syncs of others wait for one of these at most.
 _PREPARED_TERMS, _PREPARED_VECTORS = 500, 250
+_BROUGHT = 1_000  # vectors between two looks at whether the process ends
 _PASTS = 2  # indexes of the past that stay in memory: a conversation about one moment asks more than once
 
 
@@ -155,18 +156,23 @@ class Caches:
         self._vectors = vectors
         self._terms = terms
         self._exact = ExactIndex()
+        self._probe_vectors = prepare_vectors
         self._prepare_vectors: Callable[[], None] | None = prepare_vectors
         self._exact_change: dict[int, int] = {}
         self._counted: dict[int, tuple[int, int]] = {}  # index → (change, documents)
         self._pasts: OrderedDict[tuple[int, int], _Past] = OrderedDict()  # by index and change, latest use last
         self._past_lock = threading.Lock()
         self._attached: set[int] = set()
-        self._writing = threading.RLock()  # one writer at a time, attaching included
+        self._writing = threading.RLock()  # one writer at a time
+        self._renewing = threading.RLock()  # one that attaches or renews; taken before `_writing`, never inside it
+        self._weighed: int | None = None  # the change at which vectors were last found not to be worth renewing
+        self._ending = threading.Event()
         self._exact_lock = threading.Lock()
         self.gate = Gate()
         self.terms_ready = False
         self.vectors_attached = False
         self.vectors_problem: str | None = None  # why Chroma does not answer, while it does not
+        self._terms_late = False
 
     # ── looking ───────────────────────────────────────────────────────────────────────────────
 
@@ -175,10 +181,12 @@ class Caches:
     ) -> list[tuple[int, float]]:
         """At most k (key, cosine), best first: from Chroma, or exactly where Chroma is not attached."""
         if index_id in self._attached:
+            vectors = self._vectors
             try:
-                return self._vectors.search(index_id, vector, k=k)
+                return vectors.search(index_id, vector, k=k)
             except Unavailable as problem:
-                self._detach(problem)
+                if vectors is self._vectors:  # else renewed this very moment, and the old ones are gone
+                    self._detach(problem)
         return self._load_exact(snapshot, index_id).search(index_id, vector, k=k)
 
     def search_terms(self, index_id: int, question: str, *, k: int) -> list[tuple[int, float]]:
@@ -245,7 +253,7 @@ class Caches:
         Order matters: vectors go first and stay invisible, then one transaction flips, then the terms follow while no
         look-up runs, so that a question sees a document's old version whole or its new one whole.
         """
-        with self._writing:
+        with self._writing, self._late_when_it_fails():
             collection = self._current(collection)
             with self._catalog.read() as snapshot:
                 # What is active may have changed since the flip was planned: somebody deleted the document meanwhile.
@@ -309,6 +317,7 @@ class Caches:
             self._terms.apply(term_space(index_id), remove=remove, add=entries, seen=change)
         except Unavailable as problem:
             log.error("The terms of index %d could not follow: %s", index_id, problem)
+            self._terms_late = True
             return 0
         return change
 
@@ -353,22 +362,15 @@ class Caches:
     def write_anew(self) -> None:
         """Both caches made again from the catalog, the old files deleted: what was removed is in none of them.
 
-        Questions go on meanwhile, over the old terms and over the catalog's own vectors.
+        Questions go on meanwhile, over the old terms and the old vectors, or over the catalog's own.
         """
-        with self._writing:
-            with self._catalog.read() as snapshot:
-                change = last_change(snapshot)
-                for index_id, _, _ in versions.all_indexes(snapshot):
-                    keys = sorted(versions.active_keys(snapshot, index_id))
-                    entries = versions.term_entries(snapshot, keys)
-                    self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=change)
-            try:
-                self._vectors.wipe()
-            except Unavailable as problem:
-                self._detach(problem)
-                return
-            self._attached = set()
-            self.attach_vectors()
+        with self._writing, self._catalog.read() as snapshot:
+            change = last_change(snapshot)
+            for index_id, _, _ in versions.all_indexes(snapshot):
+                keys = sorted(versions.active_keys(snapshot, index_id))
+                entries = versions.term_entries(snapshot, keys)
+                self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=change)
+        self.renew_vectors()
 
     def retire(self, documents: Sequence[tuple[str, int | None]], *, collection: Collection) -> None:
         """Take these documents (id, active version) out of every answer, now."""
@@ -521,44 +523,183 @@ class Caches:
                 self._terms.apply(space, remove=remove, add=entries, seen=change)
                 remove = []
 
-    def attach_vectors(self) -> bool:
-        """Bring Chroma to what the catalog says. False where it cannot be reached; exact search goes on answering."""
+    @property
+    def is_late(self) -> bool:
+        """Whether something kept a cache from following the catalog: `catch_up`, when that may be over."""
+        return self._terms_late or self.vectors_problem is not None
+
+    def catch_up(self) -> bool:
+        """Bring both caches to the catalog again, after a disk was full or Chroma away. False while that lasts."""
         with self._writing:
             try:
-                if self._prepare_vectors is not None:
-                    self._prepare_vectors()
-                    self._prepare_vectors = None
-                with self._catalog.read() as snapshot:
-                    everything = versions.all_indexes(snapshot)
-                for index_id, _, dimension in everything:
-                    if index_id not in self._attached:
-                        self._reconcile_vectors(index_id, dimension)
-                        self._attached.add(index_id)
+                self._follow_pending()
+            except Unavailable as problem:
+                log.warning("The terms are still behind the catalog: %s", problem)
+                return False
+        return self.vectors_problem is None or self.attach_vectors()
+
+    def _follow_pending(self) -> None:
+        with self._catalog.read() as snapshot:
+            noted = {(item.collection_id, item.index_id) for item in versions.pending_flips(snapshot)}
+        self._terms_late = False
+        for collection_id, index_id in sorted(noted):
+            with self.gate.flip():
+                followed = self._follow_terms(index_id)
+            self._clear_pending(collection_id, followed)
+
+    @contextmanager
+    def _late_when_it_fails(self) -> Iterator[None]:
+        """Between a flip and what follows it the disk may be full. Attaching again finds what was not done then."""
+        try:
+            yield
+        except Unavailable as problem:
+            self._terms_late = True
+            self._detach(problem)
+            raise
+
+    def attach_vectors(self) -> bool:
+        """Bring Chroma to what the catalog says. False where it cannot be reached; exact search goes on answering.
+
+        Most of it while publishing goes on: 100,000 vectors take some minutes. Never call it from inside `still`.
+        """
+        with self._renewing:
+            try:
+                with self._writing:
+                    if self.vectors_problem is not None:
+                        # After a write that failed nobody knows what it left, in its memory or its files: begin anew.
+                        self._vectors.close()
+                        self._prepare_vectors = self._probe_vectors
+                    if self._prepare_vectors is not None:
+                        self._prepare_vectors()
+                        self._prepare_vectors = None
+                self._bring_all(self._vectors, but=self._attached)
+                with self._writing:
+                    self._reconcile_all(self._vectors, but=self._attached)
+                    self.vectors_problem = None
+                    self.vectors_attached = True
+                    with self._exact_lock:
+                        self._exact_change.clear()
+                        self._exact = ExactIndex()  # give the memory back
             except Unavailable as problem:
                 self._detach(problem)
                 return False
-            self.vectors_problem = None
-            self.vectors_attached = True
-            with self._exact_lock:
-                self._exact_change.clear()
-                self._exact = ExactIndex()  # give the memory back
         return True
 
-    def _reconcile_vectors(self, index_id: int, dimension: int) -> None:
-        seen = self._vectors.open(index_id, catalog_id=self._catalog.id, dimension=dimension)
+    def renew_vectors(self) -> bool:
+        """All vectors from the catalog into another place, which the old one gives way to: what was deleted takes room
+        no longer. Questions go on over the old ones, and publishing into them. False where that did not work.
+
+        Never call it from inside `still`.
+        """
+        with self._renewing:
+            old = self._vectors
+            try:
+                fresh = old.successor()
+                if fresh is None:
+                    with self._writing, self.gate.flip():  # no question is looking into it, and from here on none does
+                        self._attached = set()
+                    old.wipe()
+                    return self.attach_vectors()
+            except Unavailable as problem:
+                self._detach(problem)
+                return False
+            try:
+                self._bring_all(fresh)
+                with self._writing:
+                    if not self.vectors_attached:
+                        raise Unavailable("Chroma failed meanwhile.", remedy="It is attached again shortly.")
+                    attached = self._reconcile_all(fresh)
+                    with self.gate.flip():
+                        self._vectors, self._attached = fresh, attached
+            except Unavailable as problem:
+                log.warning("The vectors could not be renewed, and stay where they are: %s", problem)
+                fresh.wipe()
+                return False
+            try:
+                old.wipe()  # until now a kill would have left the old ones
+            except Unavailable as problem:
+                log.warning("The old vectors could not be deleted: %s", problem)
+        return True
+
+    def compact(self) -> bool:
+        """Renew the vectors where what was deleted takes more room than what is there. Whether that was so."""
+        if not self.vectors_attached:
+            return False
+        with self._catalog.read() as snapshot:
+            change = last_change(snapshot)
+        if change == self._weighed:
+            return False
+        self._weighed = change
+        try:
+            if not self._vectors.bloated():
+                return False
+        except Unavailable as problem:
+            self._detach(problem)
+            return False
+        log.info("Renewing the vectors: most of what Chroma keeps was deleted.")
+        return self.renew_vectors()
+
+    def interrupt(self) -> None:
+        """The process is about to end: attaching and renewing stop soon, and go on at the next start."""
+        self._ending.set()
+
+    def _every_index(self) -> list[tuple[int, int]]:
+        with self._catalog.read() as snapshot:
+            return [(index_id, dimension) for index_id, _, dimension in versions.all_indexes(snapshot)]
+
+    def _bring_all(self, vectors: VectorIndex, *, but: Set[int] = frozenset()) -> None:
+        for index_id, dimension in self._every_index():
+            if index_id in but:
+                continue
+            try:
+                self._bring(vectors, index_id, dimension)
+            except Unavailable:
+                if (index_id, dimension) in self._every_index():
+                    raise  # else it was dropped meanwhile
+
+    def _bring(self, vectors: VectorIndex, index_id: int, dimension: int) -> None:
+        """Most of what is missing, in short transactions. Nothing else may be written into this index meanwhile."""
+        seen = vectors.open(index_id, catalog_id=self._catalog.id, dimension=dimension)
+        with self._catalog.read() as snapshot:
+            change, wanted = last_change(snapshot), versions.active_keys(snapshot, index_id)
+        if seen is None or seen > change:  # more than the catalog knows: written by another history of it
+            if wanted:
+                log.info("Writing the vectors of index %d into Chroma: %d chunks.", index_id, len(wanted))
+            vectors.reset(index_id, catalog_id=self._catalog.id, dimension=dimension)
+        for some in _parts(sorted(wanted - vectors.keys(index_id)), _BROUGHT):
+            if self._ending.is_set():
+                raise Unavailable("The service is stopping.", remedy="Chroma is attached at the next start.")
+            with self._catalog.read() as snapshot:
+                keys, matrix = versions.vectors_of(snapshot, some)
+            if keys:
+                vectors.upsert(index_id, keys, matrix, seen=change)
+
+    def _reconcile_all(self, vectors: VectorIndex, *, but: Set[int] = frozenset()) -> set[int]:
+        """Exactly what the catalog says, for every index; inside `_writing`. Which ones those are."""
+        everything = self._every_index()
+        for index_id, dimension in everything:
+            if index_id not in but:
+                self._reconcile_vectors(index_id, dimension, into=vectors)
+                if vectors is self._vectors:
+                    self._attached.add(index_id)
+        return {index_id for index_id, _ in everything}
+
+    def _reconcile_vectors(self, index_id: int, dimension: int, *, into: VectorIndex | None = None) -> None:
+        vectors = into or self._vectors
+        seen = vectors.open(index_id, catalog_id=self._catalog.id, dimension=dimension)
         with self._catalog.read() as snapshot:
             change = last_change(snapshot)
             wanted = versions.active_keys(snapshot, index_id)
             if seen is None or seen > change:
                 if wanted:
                     log.warning("Rebuilding the vectors of index %d in Chroma: %d chunks.", index_id, len(wanted))
-                self._vectors.reset(index_id, catalog_id=self._catalog.id, dimension=dimension)
-            present = self._vectors.keys(index_id)
-            self._vectors.delete(index_id, sorted(present - wanted), seen=change)
+                vectors.reset(index_id, catalog_id=self._catalog.id, dimension=dimension)
+            present = vectors.keys(index_id)
+            vectors.delete(index_id, sorted(present - wanted), seen=change)
             add = sorted(wanted - present)
             for start in range(0, len(add), _VECTOR_BATCH):
                 keys, matrix = versions.vectors_of(snapshot, add[start : start + _VECTOR_BATCH])
-                self._vectors.upsert(index_id, keys, matrix, seen=change)
+                vectors.upsert(index_id, keys, matrix, seen=change)
 
     def _detach(self, problem: Unavailable) -> None:
         log.warning("Chroma does not answer, so vectors are searched exactly: %s", problem)
@@ -593,8 +734,7 @@ class Caches:
 
     def vectors_in_chroma(self, index_id: int, keys: Sequence[int]) -> dict[int, Vectors]:
         """As Chroma holds them; keys that it does not have are left out."""
-        found: dict[int, Vectors] = getattr(self._vectors, "vectors", lambda _index, _keys: {})(index_id, keys)
-        return found
+        return self._vectors.vectors(index_id, keys)
 
     def ask_chroma(self, index_id: int, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
         return self._vectors.search(index_id, vector, k=k)
@@ -644,7 +784,8 @@ class Caches:
                     self._detach(problem)
 
     def close(self) -> None:
-        with self._writing:
+        self.interrupt()
+        with self._renewing, self._writing:
             self._terms.close()
             self._vectors.close()
 

@@ -81,6 +81,10 @@ class VectorIndex(Protocol):
 
     def keys(self, index_id: int) -> set[int]: ...
 
+    def vectors(self, index_id: int, keys: Sequence[int]) -> dict[int, Vectors]:
+        """As they are stored; keys that are not there are left out."""
+        ...
+
     def seen(self, index_id: int) -> int | None:
         """The last change that an open space says it has seen, as `open` would find it after a restart."""
         ...
@@ -94,6 +98,20 @@ class VectorIndex(Protocol):
         ...
 
     def drop(self, index_id: int) -> None: ...
+
+    def bloated(self) -> bool:
+        """Whether what was deleted takes more room than what is there, so that a successor is worth its work."""
+        ...
+
+    def successor(self) -> VectorIndex | None:
+        """An empty one, in a place of its own beside this one, which goes on. After a crash this one still counts,
+        until it has been wiped; from then on the successor does. None where another place would gain nothing."""
+        ...
+
+    def wipe(self) -> None:
+        """Every space of this catalog gone, with the room that they took where that can be had, and all spaces
+        closed. The next call finds an empty place, or the successor's where there is one."""
+        ...
 
     def close(self) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,8 @@ def allowed_roots(settings: Settings) -> list[Path]:
 def _set_torn_folder_aside(folder: Path) -> None:
     """A kill while Chroma rewrote its files leaves a folder that hangs or crashes its reader: a child tries it."""
     if folder.exists() and not probe(folder):
+        for older in folder.parent.glob("chroma-torn-*"):  # one is enough to find out why
+            shutil.rmtree(older, ignore_errors=True)
         aside = folder.with_name(f"chroma-torn-{int(time.time())}")
         log.warning("Chroma's folder is damaged. It is kept as %s, and the catalog rebuilds it.", aside.name)
         folder.rename(aside)

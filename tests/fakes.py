@@ -94,6 +94,7 @@ class MemoryVectors:
     def __init__(self) -> None:
         self._spaces: dict[int, _VectorSpace] = {}
         self._lock = threading.Lock()
+        self._deleted = 0
 
     def open(self, index_id: int, *, catalog_id: str, dimension: int) -> int | None:
         space = self._spaces.get(index_id)
@@ -114,7 +115,7 @@ class MemoryVectors:
         with self._lock:
             space.seen = seen
             for key in keys:
-                space.vectors.pop(key, None)
+                self._deleted += space.vectors.pop(key, None) is not None
 
     def search(self, index_id: int, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
         space = self._space(index_id)
@@ -128,6 +129,11 @@ class MemoryVectors:
         with self._lock:
             return set(self._space(index_id).vectors)
 
+    def vectors(self, index_id: int, keys: Sequence[int]) -> dict[int, Vectors]:
+        held = self._space(index_id).vectors
+        with self._lock:
+            return {key: held[key] for key in keys if key in held}
+
     def seen(self, index_id: int) -> int | None:
         return self._space(index_id).seen
 
@@ -139,6 +145,16 @@ class MemoryVectors:
 
     def drop(self, index_id: int) -> None:
         self._spaces.pop(index_id, None)
+
+    def bloated(self) -> bool:
+        return self._deleted > max(100, sum(len(space.vectors) for space in self._spaces.values()))
+
+    def successor(self) -> MemoryVectors:
+        return MemoryVectors()
+
+    def wipe(self) -> None:
+        self._spaces.clear()
+        self._deleted = 0
 
     def close(self) -> None:
         """Nothing to let go of: what is in memory stays, as a folder would."""
