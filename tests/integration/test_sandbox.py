@@ -17,7 +17,7 @@ import pytest
 
 from ingest.readers.options import ReadOptions
 from ingest.readers.sandbox import Sandbox, _trusted
-from rag.errors import DocumentError
+from rag.errors import DocumentError, Unavailable
 from rag.models import Parsed
 from tests.readers_checks import check_parsed
 
@@ -185,6 +185,26 @@ def test_closing_ends_a_reading_in_progress(stand_in: None) -> None:
     started = time.monotonic()
     assert refusal(box, "sleep").status == "failed"
     assert time.monotonic() - started < 20
+
+
+def test_a_reading_that_nobody_wants_any_more_ends_and_frees_its_place(stand_in: None) -> None:
+    box = Sandbox(memory_bytes=512 * MEBIBYTE, timeout_seconds=60, workers=1)
+    unwanted = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [
+            pool.submit(
+                box.read, b"sleep", name="it.txt", media_type=None, options=ReadOptions(), stopped=unwanted.is_set
+            )
+            for _ in range(2)  # one sleeps, the other waits for its place
+        ]
+        while not box._busy:
+            time.sleep(0.01)
+        unwanted.set()
+        for reading in waiting:
+            with pytest.raises(Unavailable):
+                reading.result(30)  # it would have slept for 600 s, or been given up after 60
+    assert read(box, "hello").endswith("hello")
+    box.close()
 
 
 def test_what_a_library_prints_does_not_mix_with_the_reply(sandbox: Sandbox) -> None:
