@@ -7,7 +7,9 @@ import math
 import os
 import re
 import shutil
+import struct
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first one
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CONNECTOR = re.compile(r"[-._/@:+]")
+_SEGMENT_FILES = frozenset({".del", ".fast", ".fieldnorm", ".idx", ".pos", ".store", ".term"})
+_FOOTER_MAGIC = 1337
 _WRITER_HEAP_BYTES = 30_000_000
 _FRESH = "-new"  # behind the name of a space that is being rebuilt
 _REBUILD_BATCH = 20_000  # entries in memory at once
@@ -101,10 +105,13 @@ class TantivyIndex:
             try:
                 with _rust():
                     opened = self._open_index(folder, catalog_id, create=False)
-                    opened.index.searcher().search(_all(), 1)
+                    self._spaces[space] = opened
+                    self.keys(space)
+                if not all(map(_is_whole, (folder / "index").iterdir())):
+                    raise Unavailable(f"The terms of {space} have changed on the disk.")
             except Unavailable:
+                self._forget(space)
                 return None  # broken files are rebuilt from the catalog like missing ones
-            self._spaces[space] = opened
             seen = marker.get("seen")
             return seen if isinstance(seen, int) else None
 
@@ -325,6 +332,20 @@ def _all() -> Query:
     import tantivy
 
     return tantivy.Query.all_query()
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file of a segment is as Tantivy wrote it. It ends in {"crc": …}, the length of that and a number, and
+    Tantivy does not look at them by itself: a bit that flipped would silently find other things."""
+    if file.suffix not in _SEGMENT_FILES:
+        return True
+    try:
+        data = file.read_bytes()
+        length, magic = struct.unpack("<II", data[-8:])
+        footer = json.loads(data[-8 - length : -8])
+        return bool(magic == _FOOTER_MAGIC and footer["crc"] == zlib.crc32(memoryview(data)[: -8 - length]))
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return False
 
 
 def _read_marker(folder: Path) -> dict[str, Any] | None:

@@ -279,6 +279,22 @@ class TestTantivy:
         assert found(index, "pump") == [1]
         index.close()
 
+    def test_a_flipped_bit_in_any_file_of_a_segment_is_noticed(self, tmp_path: Path) -> None:
+        index = filled(tmp_path)
+        index.open("s", catalog_id="a")
+        index.apply("s", remove=[1], add=[], seen=2)
+        index.close()
+        files = [file for file in (tmp_path / "s" / "index").iterdir() if file.suffix not in (".json", ".lock")]
+        assert {file.suffix for file in files} >= {".term", ".idx", ".fast", ".del", ".fieldnorm"}
+        for file in files:
+            sound = file.read_bytes()
+            middle = len(sound) // 4
+            file.write_bytes(sound[:middle] + bytes([sound[middle] ^ 4]) + sound[middle + 1 :])
+            assert index.open("s", catalog_id="a") is None, file.suffix
+            file.write_bytes(sound)
+        assert index.open("s", catalog_id="a") == 2
+        index.close()
+
     def test_files_that_no_commit_names_are_collected_at_open(self, tmp_path: Path) -> None:
         index = filled(tmp_path)
         index.open("s", catalog_id="a")

@@ -185,6 +185,25 @@ class TestVectorIndex:
         assert again.open(1, catalog_id="catalog-a", dimension=DIMENSION + 1) is None
         assert again.open(1, catalog_id="catalog-a", dimension=DIMENSION) == 3
 
+    def test_stored_vectors_are_read_back(self, index: VectorIndex) -> None:
+        vectors = unit_vectors(1_200)
+        index.upsert(1, range(1_200), vectors, seen=1)
+        index.delete(1, [3], seen=2)
+        found = index.vectors(1, [1_199, 7, 3, 99_999])
+        assert set(found) == {7, 1_199}
+        np.testing.assert_allclose(found[7], vectors[7], atol=1e-6)
+        assert index.vectors(1, []) == {}
+
+    def test_a_wiped_place_is_empty_and_can_be_used_again(self, index: VectorIndex) -> None:
+        index.upsert(1, [1, 2], unit_vectors(2), seen=1)
+        index.wipe()
+        with pytest.raises(Unavailable):
+            index.search(1, unit_vectors(1)[0], k=1)
+        assert index.open(1, catalog_id="catalog-a", dimension=DIMENSION) is None
+        index.reset(1, catalog_id="catalog-a", dimension=DIMENSION)
+        assert index.keys(1) == set()
+        assert not index.bloated()
+
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_vectors_that_are_not_finite_are_refused(self, index: VectorIndex, value: float) -> None:
         broken = unit_vectors(2)
@@ -255,6 +274,65 @@ class TestChroma:
         configured = index._spaces[1].collection._client.get_collection("ix-1").configuration_json["hnsw"]
         assert (configured["ef_search"], configured["space"]) == (250, "cosine")
         assert index.open(1, catalog_id="c", dimension=DIMENSION) == 4
+        index.close()
+
+    def test_a_wider_search_is_used_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("rag.vectors._EF_SEARCH", ((4_000, 400), (0, 1)))
+        vectors, asked = unit_vectors(4_000, dimension=64), unit_vectors(50, seed=3, dimension=64)
+        index, exact = ChromaIndex(path=tmp_path), ExactIndex()
+        index.reset(1, catalog_id="c", dimension=64)
+        exact.load(1, range(4_000), vectors)
+
+        def recall() -> float:
+            shared = [{key for key, _ in index.search(1, one, k=10)} & {key for key, _ in exact.search(1, one, k=10)}
+                      for one in asked]  # fmt: skip
+            return sum(map(len, shared)) / 500
+
+        index.upsert(1, range(3_999), vectors[:3_999], seen=1)
+        narrow = recall()
+        index.upsert(1, [3_999], vectors[3_999:], seen=1)
+        assert recall() > max(0.98, narrow)
+        assert index.keys(1) == set(range(4_000))
+        index.close()
+
+    def test_what_is_replaced_again_and_again_is_bloated_and_a_successor_is_not(self, tmp_path: Path) -> None:
+        index, vectors = ChromaIndex(path=tmp_path), unit_vectors(1_000, dimension=384)
+        index.reset(1, catalog_id="c", dimension=384)
+        index.upsert(1, range(1_000), vectors, seen=1)
+        assert not index.bloated()
+        for turn in range(1, 4):
+            index.upsert(1, range(turn * 1_000, turn * 1_000 + 1_000), vectors, seen=1)
+            index.delete(1, range(turn * 1_000 - 1_000, turn * 1_000), seen=1)
+        assert index.bloated()
+        successor = index.successor()
+        assert successor is not None
+        successor.reset(1, catalog_id="c", dimension=384)
+        successor.upsert(1, range(3_000, 4_000), vectors, seen=1)
+        assert index.search(1, vectors[7], k=1)[0][0] == 3_007  # it goes on
+        index.wipe()
+        assert not successor.bloated()
+        assert successor.search(1, vectors[7], k=1)[0][0] == 3_007
+        successor.close()
+        again = ChromaIndex(path=tmp_path)
+        assert again.open(1, catalog_id="c", dimension=384) == 1
+        assert [entry.name for entry in tmp_path.iterdir()] == ["2"]
+        again.close()
+
+    def test_a_successor_that_was_not_finished_is_forgotten_and_the_old_one_counts(self, tmp_path: Path) -> None:
+        fill(tmp_path)
+        killed = ChromaIndex(path=tmp_path)
+        successor = killed.successor()
+        assert successor is not None
+        successor.reset(1, catalog_id="c", dimension=DIMENSION)
+        successor.close()
+        killed.close()
+        (tmp_path / "gone-1").mkdir()
+        (tmp_path / "chroma.sqlite3").write_bytes(b"of before folders had numbers")
+        assert probe(tmp_path)
+        index = ChromaIndex(path=tmp_path)
+        assert index.open(1, catalog_id="c", dimension=DIMENSION) == 1
+        assert len(index.keys(1)) == 2_100
+        assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
         index.close()
 
     def test_a_sound_folder_passes_the_probe(self, tmp_path: Path) -> None:
