@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 20.0  # with an owner that does not listen yet, or is just leaving
 _READY_SECONDS = 60.0
-_CANCEL_SECONDS = 60.0  # a job stops when the batch that is being embedded is written
+_CANCEL_SECONDS = 60.0  # a job stops within a second, or when a batch that is being written is whole
 _HINT_AFTER_SECONDS = 1.5
 _LOOK_SECONDS = 0.3
 # A question may wait for a model to load and to write; a plan may walk a whole web site.
