@@ -206,11 +206,18 @@ class Victim:
                 if known.version is not None
             }
 
-    def run(self) -> None:
-        """Sync edition after edition, for ever."""
+    def run(self, *, renewing: bool) -> None:
+        """Sync edition after edition, for ever; with Chroma's folder being made anew again and again, if wanted."""
+        if renewing:
+            threading.Thread(target=self._renew, daemon=True).start()
         self._say("syncing")
         while True:
             self.sync(self.done + 1)
+
+    def _renew(self) -> None:
+        while True:
+            assert self.base.caches.renew_vectors()
+            time.sleep(0.2)
 
     def sync(self, number: int) -> None:
         self._resume()
@@ -298,6 +305,9 @@ def live(folder: Path, documents: int) -> None:
     ingest.sync._BATCH_DOCUMENTS = 12  # many flips, so many instants to hit
     say("up")
     order = sys.stdin.readline().strip()
+    if not order:  # nobody is there to kill it
+        return
+    threading.Thread(target=_end_with_the_killer, daemon=True).start()
     try:
         victim = Victim(folder, documents=documents, say=say)
         victim.start()
@@ -306,11 +316,16 @@ def live(folder: Path, documents: int) -> None:
             victim.service.close()
             say("finished")
             return
-        victim.run()
+        victim.run(renewing=order == "renew")
     except BaseException:  # noqa: BLE001  # said, and then this process is over
         traceback.print_exc()
         say(f"broken {traceback.format_exc().strip().splitlines()[-1]}")
         os._exit(1)
+
+
+def _end_with_the_killer() -> None:
+    sys.stdin.read()
+    os._exit(1)
 
 
 def say(line: str) -> None:
@@ -426,7 +441,7 @@ class Killer:
             # A cache that is gone, or was torn, is written anew from the catalog: a process may die of that as well.
             for cache in self.random.choice((("chroma",), ("terms",), ("chroma", "terms"))):
                 shutil.rmtree(self.folder / "data" / cache, ignore_errors=True)
-        life.order("go")
+        life.order("renew" if aim == "compact" else "go")
         hit = {
             "random": self._at_random,
             "index": self._at_the_index,
@@ -491,7 +506,7 @@ class Killer:
     def _at_compacting(self, life: Life) -> bool:
         """A folder of Chroma's that has grown is written anew beside the old one, which then goes."""
         life.until("syncing")
-        hit = self._watch(self._chroma_folders, self.random.choice((1, 2)))
+        hit = self._watch(self._chroma_folders, self.random.randint(1, 3))
         time.sleep(self.random.choice((0.0, self.random.uniform(0.0, 0.5))))
         return hit
 
@@ -513,7 +528,7 @@ class Killer:
         return (self.folder / "data" / "chroma").rglob("*.bin")
 
     def _chroma_folders(self) -> Iterator[Path]:
-        return (path for path in (self.folder / "data" / "chroma").glob("*") if path.name.isdigit())
+        return (self.folder / "data" / "chroma").glob("*")
 
     def _log_file(self) -> Iterator[Path]:
         return iter([self.folder / "data" / "catalog.sqlite-wal"])
