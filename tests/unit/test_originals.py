@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rag.catalog.versions import sha256
-from rag.errors import Gone
+from rag.errors import DiskFull, Gone
 from rag.originals import Originals
 
 
@@ -46,7 +46,7 @@ def test_a_half_written_file_has_no_name(tmp_path: Path, monkeypatch: pytest.Mon
 
     originals = Originals(tmp_path)
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match=f"disk is full: {tmp_path}"):
         originals.put(b"text")
     monkeypatch.undo()
     with pytest.raises(Gone):
