@@ -23,7 +23,7 @@ from rag.wiring import open_knowledge_base
 from tests.bases import publish_text, source_in
 from tests.fakes import HashEmbedder
 
-_DOCUMENTS = 100
+_DOCUMENTS = 20
 _DIMENSION = 384
 _PARTS = ("chroma", "terms", "catalog.sqlite")
 _WORDS = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
