@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.evaluation import evaluate
 from rag.errors import AttestError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _HELP = """Answers from your PDFs, web pages and databases, every sentence with 
 Every command goes through the running service, or is the service itself for as long as it takes.
 
 Exit codes: 0 done · 1 failed, or the doctor found a problem · 2 wrong usage · 3 no answer in the sources ·
-4 done in part: some documents could not be read · 130 interrupted
+4 done in part: some documents could not be read · 5 a quality gate found a loss · 130 interrupted
 """
 _MOST_PLAN_LINES = 200
 _NOBODY_KEEPS_UP = "Schedules are kept and folders are watched while `attest serve` runs."
@@ -226,14 +227,14 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-# ── questions ─────────────────────────────────────────────────────────────────────────────────
-
 def _finding(item: dict[str, Any]) -> tuple[str, str, str, str]:
     some = ", ".join(item["examples"]) + (", …" if item["count"] > len(item["examples"]) else "")
     finding = f"{item['count']} × {item['what']}: {some}"
     level, remedy = ("repaired", "") if item["repaired"] else (item["level"], item["remedy"])
     return item["code"], level, finding, remedy
 
+
+# ── questions ─────────────────────────────────────────────────────────────────────────────────
 
 
 @app.command()
@@ -285,6 +286,9 @@ def search(
         show_hits(found["hits"])
     else:
         hint("Nothing was found.")
+
+
+app.command("eval")(evaluate)
 
 
 def _question(question: str, collections: list[str] | None, top_k: int | None, as_of: str | None) -> dict[str, Any]:
@@ -355,7 +359,8 @@ def _show_plans(
             if plan["problem"]:
                 hint(f"{item['name']}: {plan['problem']['detail']} {plan['problem']['remedy']}".rstrip())
     if any(plan["problem"] for _, plan in plans):  # as the sync itself would end
-        raise typer.Exit(PARTIAL if any(plan["counts"] for _, plan in plans) else FAILED)
+        worked = any({"added", "changed", "unchanged"} & plan["counts"].keys() for _, plan in plans)
+        raise typer.Exit(PARTIAL if worked else FAILED)
 
 
 def run_sync(
@@ -384,6 +389,60 @@ def _follow(client: Client, names: dict[str, str], *, as_json: bool) -> None:
     if states["succeeded"] == len(jobs):
         return
     raise typer.Exit(PARTIAL if states["succeeded"] or states["partial"] else FAILED)
+
+
+@app.command()
+def reindex(
+    collection: InCollections = None,
+    embedder: Annotated[
+        str | None, typer.Option(help="`default`, a name on the hub, or a folder. Default: ATTEST_EMBEDDER.")
+    ] = None,
+    chunk_tokens: Annotated[
+        int | None, typer.Option(min=32, max=2048, help="Longest chunk in tokens. Default: ATTEST_CHUNK_TOKENS.")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Compare the new index with the old one before the switch.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Switch even where the new index finds less.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the index that answered before.")] = False,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Remove the old index: no way back then.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Index what is stored anew, with another embedder or other chunks, while the old index goes on answering."""
+    from app.client import part
+
+    body = _given(chunk_tokens=chunk_tokens, force=force, back=back, confirm=confirm)
+    if embedder is not None:
+        folder = Path(embedder).expanduser()  # the service may run elsewhere: where this command stands is known here
+        body["embedder"] = str(folder.absolute()) if folder.is_dir() and embedder != "default" else embedder
+    if not check:
+        body["check"] = False
+    with connected(working=True) as client:
+        if collection:
+            chosen = [client.collection(name) for name in collection]
+        else:
+            chosen = list(client.pages("/v1/collections"))
+        if not chosen:
+            raise NotFound("There is no collection yet.", remedy="attest sources add NAME --folder PATH makes one.")
+        paths = {f"/v1/collections/{part(item['id'])}": item["name"] for item in chosen}
+        names = {client.post(f"{path}/reindex", body)["id"]: name for path, name in paths.items()}
+        try:
+            _follow(client, names, as_json=as_json)
+        finally:
+            if not (as_json or back or confirm):
+                _show_indexes(client, paths)
+
+
+def _show_indexes(client: Client, paths: dict[str, str]) -> None:
+    """What each collection's newest index was found to be worth, beside the one that answered before."""
+    from app.terminal import hint
+
+    for path, name in paths.items():
+        found = client.get(f"{path}/indexes")["data"]
+        for language, checked in ((found[-1]["checked"] or {"languages": {}})["languages"]).items():
+            ways = [f"{way} {checked[way]['old']:.0%} → {checked[way]['new']:.0%}" for way in ("fused", "vectors")]
+            asked = f"{checked['questions']} questions, {checked['own']} of them asked by people"
+            hint(f"  {name}, {language}: {', '.join(ways)} found among the first five ({asked})")
+        if any(item["state"] == "retired" for item in found):
+            hint(f"  {name}: the old index is kept. attest reindex --back returns to it, --confirm removes it.")
 
 
 @sources_app.command("list")

@@ -185,7 +185,11 @@ def test_a_folder_is_added_read_asked_changed_and_removed(run: Run, manuals: Pat
 
     (manuals / "hours.md").write_text(HOURS.replace("8:30", "9:45"))
     code, out, _ = run("sync", "--dry-run")
-    assert (code, out) == (0, "manuals\tchanged\thours.md\n")
+    assert (code, out[: out.rindex("\t")]) == (0, "manuals\tchanged\thours.md")
+    assert out.rpartition("\t")[2].startswith("modified 20")
+    planned = json.loads(run("sync", "--dry-run", "--json")[1])["plans"][0]
+    assert (planned["counts"], planned["problem"]) == ({"changed": 1, "unchanged": 1}, None)
+    assert planned["items"][0]["reason"].startswith("modified 20")
     code, out, _ = run("sync")
     assert (code, out) == (0, "manuals: succeeded, 1 changed, 1 unchanged\n")
     assert "9:45" in run("ask", "When is the Rotterdam office open?")[1]
@@ -227,6 +231,23 @@ def test_one_bad_file_among_good_ones_is_exit_code_4_with_its_reason(run: Run, m
 def test_nothing_but_bad_files_is_exit_code_1(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
     assert run("documents", "add", "broken.pdf")[0] == 1
+
+
+def test_a_dry_run_says_that_the_sync_would_stop(run: Run, manuals: Path) -> None:
+    run("sources", "add", "manuals", "--folder", "manuals")
+    for path in manuals.iterdir():
+        path.unlink()
+    code, out, err = run("sync", "--dry-run")
+    assert code == cli.FAILED
+    assert sorted(line.split("\t")[1:] for line in out.splitlines()) == [
+        ["deleted", "hours.md", "not in the listing any more"],
+        ["deleted", "夜班.md", "not in the listing any more"],
+    ]
+    assert "Nothing was deleted" in err
+    assert "--allow-deletes" in err
+    assert run("sync", "--dry-run", "--allow-deletes")[0] == 0
+    assert run("sync")[0] == cli.FAILED
+    assert run("sync", "--allow-deletes")[1] == "manuals: succeeded, 2 deleted\n"
 
 
 def test_the_doctor_says_that_all_is_well(run: Run) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from ingest.sync import Cancelled
+from ingest.sync import Cancelled, Plan, Planned, SyncOptions
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog
 from rag.catalog.jobs import Counts
-from rag.errors import DocumentError, NotAllowed, SourceError
+from rag.errors import DocumentError, NotAllowed
 from rag.models import Item, Original, Parsed, Unlisted
 from tests.bases import Bases, ListSource, Runs, file, found_texts, lines, runs_in, unlisted
 
@@ -30,6 +30,7 @@ CHINESE = "员工每年有二十五天年假。\n\n波尔图办公室九点开�
 def bases(tmp_path: Path) -> Iterator[Bases]:
     bases = Bases(tmp_path)
     yield bases
+    bases.assert_sound(staged=True)
     bases.close()
 
 
@@ -257,9 +258,7 @@ def test_a_scan_without_ocr_is_kept_for_later_and_not_read_twice(runs: Runs) -> 
     assert runs.base.originals.get(digest) == b"%PDF- a picture"
 
 
-def _options() -> Any:
-    from ingest.sync import SyncOptions
-
+def _options() -> SyncOptions:
     return SyncOptions()
 
 
@@ -321,6 +320,35 @@ def test_deleting_more_than_a_fifth_stops_and_asks(runs: Runs) -> None:
     assert len(runs.documents()) == 15
 
 
+@pytest.mark.parametrize(("share", "problem"), [(0.2, "mass-deletion"), (0.25, None), (1.0, None)])
+def test_the_share_that_may_be_deleted_is_a_setting(runs: Runs, share: float, problem: str | None) -> None:
+    content = [file(f"{number:02}.txt", f"Note {number} speaks of matter {number}.") for number in range(20)]
+    runs.sync(*content)
+    report = replace(runs.make(), max_delete_share=share).run(ListSource(content[5:]), _options())
+    assert (report.problem.code if report.problem else None) == problem
+
+
+def test_an_empty_listing_deletes_nothing_and_says_so(runs: Runs) -> None:
+    """A disk that was not mounted leaves an empty folder behind."""
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL))
+    plan = runs.plan()
+    report = runs.sync()
+    assert report.counts == Counts()
+    assert report.problem == plan.problem
+    assert report.problem is not None
+    assert (report.problem.code, "2 documents" in report.problem.detail) == ("empty-listing", True)
+    assert "25 days" in found_texts(runs.base, "How many days of leave?")[0]
+    assert runs.sync(allow_deletes=True).counts == Counts(deleted=2)
+    assert runs.documents() == {}
+    assert runs.sync().problem is None  # there was nothing, and there is nothing
+
+
+def test_a_listing_of_failures_alone_deletes_nothing_of_them(runs: Runs) -> None:
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL))
+    assert runs.sync(unlisted("a.txt"), unlisted("b.txt")).counts == Counts(failed=2)
+    assert set(runs.documents()) == {"a.txt", "b.txt"}
+
+
 def test_a_partial_listing_deletes_nothing(runs: Runs) -> None:
     runs.sync(file("a.txt", HANDBOOK))
     assert runs.sync(file("b.txt", MANUAL), partial=True).counts == Counts(added=1)
@@ -341,20 +369,170 @@ def test_a_plan_touches_nothing_and_says_what_the_run_does(runs: Runs, bases: Ba
     ]
     plan = runs.plan(*content)
     assert (everything(runs.base.catalog), len(bases.embedder.embedded)) == (before, embedded)
-    assert plan == [
-        ("unchanged", "a.txt", "files/a.txt"),
-        ("changed", "b.txt", "files/b.txt"),
-        ("added", "d.txt", "files/d.txt"),
-        ("failed", "e.txt", "files/e.txt"),
-        ("deleted", "c.txt", "files/c.txt"),
+    assert plan.problem is None
+    assert plan.items == [
+        Planned("unchanged", "a.txt", "files/a.txt", "its source says the same of it"),
+        Planned("changed", "b.txt", "files/b.txt", "its source says that it changed"),
+        Planned("added", "d.txt", "files/d.txt", "new"),
+        Planned("failed", "e.txt", "files/e.txt", "files/e.txt cannot be opened."),
+        Planned("deleted", "c.txt", "files/c.txt", "not in the listing any more"),
     ]
     runs.sync(*content)
-    assert states(runs) == {key: state for state, key, _ in plan if state != "unchanged"}
+    assert states(runs) == {item.key: item.state for item in plan.items if item.state != "unchanged"}
 
 
-def test_a_plan_of_a_source_that_is_away_says_so(runs: Runs) -> None:
-    with pytest.raises(SourceError):
-        runs.make().plan(ListSource([], fails_after=0), _options())
+def reasons(plan: Plan) -> dict[str, tuple[str, str]]:
+    return {item.key: (item.state, item.reason) for item in plan.items}
+
+
+def test_a_plan_and_its_run_agree_on_everything_that_can_happen_to_a_document(runs: Runs) -> None:
+    def locked() -> Original:
+        raise DocumentError("failed", "The file is locked.", remedy="Close it.")
+
+    first = ["same", "touched", "changed", "locked", "failing", "gone"]
+    runs.sync(*(file(key, f"Note {key} speaks of itself.", state={"size": "10", "mtime_ns": "1"}) for key in first))
+    runs.sync(
+        *(file(key, "", state={"size": "10", "mtime_ns": "1"}) for key in first if key != "failing"),
+        unreadable_as("failing"),
+    )
+    content: list[Item | Unlisted] = [
+        file("same", "not looked at", state={"size": "10", "mtime_ns": "1"}),
+        file("touched", "Note touched speaks of itself.", state={"size": "10", "mtime_ns": "2000000000"}),
+        file("changed", "Note changed speaks of others.", state={"size": "12", "mtime_ns": "2000000000"}),
+        file("locked", locked, state={"size": "11", "mtime_ns": "1"}),
+        file("failing", "Note failing speaks of itself.", state={"size": "10", "mtime_ns": "1"}),
+        unlisted("hidden"),
+        file("new", "A new note."),
+    ]
+    plan = runs.plan(*content)
+    assert reasons(plan) == {
+        "same": ("unchanged", "same size and times"),
+        "touched": ("unchanged", "same content"),
+        "changed": ("changed", "size 10 → 12"),
+        "locked": ("failed", "The file is locked."),
+        "failing": ("changed", "could not be read last time"),
+        "hidden": ("failed", "files/hidden cannot be opened."),
+        "new": ("added", "new"),
+        "gone": ("deleted", "not in the listing any more"),
+    }
+    counts = runs.sync(*content).counts
+    # That bytes which could be read again say what they said is not known before they are read.
+    assert states(runs) == {
+        item.key: item.state for item in plan.items if item.state != "unchanged" and item.key != "failing"
+    }
+    assert counts == Counts(added=1, changed=1, unchanged=3, deleted=1, failed=2)
+
+
+def unreadable_as(key: str) -> Item:
+    return replace(unreadable(), key=key)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "reason"),
+    [
+        ({"size": "120"}, {"size": "140"}, "size 120 → 140"),
+        ({"mtime_ns": "1"}, {"mtime_ns": "1700000000000000000"}, "modified 2023-11-14 22:13:20 UTC"),
+        ({"mtime_ns": "1", "ctime_ns": "1"}, {"mtime_ns": "1", "ctime_ns": "2"}, "touched"),
+        ({"ctime_ns": "1", "inode": "1"}, {"ctime_ns": "2", "inode": "2"}, "another file in its place"),
+        ({"size": "1", "unsettled": "1"}, {"size": "1"}, "was changed just before it was read"),
+        ({"etag": '"a"', "sha256": "a"}, {"etag": '"b"', "sha256": "b"}, "ETag changed"),
+        ({"last_modified": "a"}, {"last_modified": "b"}, "Last-Modified changed"),
+        ({"sha256": "a", "updated_at": "1"}, {"sha256": "b", "updated_at": "2"}, "its updated-at changed"),
+        ({"sha256": "a", "updated_at": "1"}, {"sha256": "b", "updated_at": "1"}, "content changed"),
+        ({"size": "1"}, {"size": "1", "inode": "5"}, "more is known of it than at the last sync"),
+        ({"size": "1"}, {}, "its source does not say whether it changed"),
+        ({"size": "1", "mtime_ns": "1"}, {"size": "1", "mtime_ns": "9" * 30}, "modified at another time"),
+    ],
+)  # fmt: skip
+def test_a_plan_says_what_moved(runs: Runs, before: dict[str, str], now: dict[str, str], reason: str) -> None:
+    runs.sync(file("a.txt", HANDBOOK, state=before))
+    assert reasons(runs.plan(file("a.txt", HANDBOOK_NEW, state=now))) == {"a.txt": ("changed", reason)}
+
+
+def test_a_plan_says_that_a_reader_is_newer(runs: Runs) -> None:
+    runs.sync(file("a.txt", HANDBOOK))
+    with runs.base.catalog.write() as connection:
+        connection.exec_driver_sql("UPDATE documents SET pipeline = 'text/0'")
+    assert reasons(runs.plan(file("a.txt", HANDBOOK))) == {
+        "a.txt": ("changed", "the reader is newer or set otherwise than text/0")
+    }
+
+
+def test_a_plan_that_verifies_says_what_really_changed(runs: Runs) -> None:
+    runs.sync(file("a.txt", HANDBOOK, state={"size": "1"}), file("b.txt", MANUAL, state={"size": "1"}))
+    content = [file("a.txt", HANDBOOK_NEW, state={"size": "1"}), file("b.txt", MANUAL, state={"size": "1"})]
+    trusting = ("unchanged", "its source says the same of it")
+    assert reasons(runs.plan(*content)) == {"a.txt": trusting, "b.txt": trusting}
+    assert reasons(runs.plan(*content, verify=True)) == {
+        "a.txt": ("changed", "content changed"),
+        "b.txt": ("unchanged", "same content"),
+    }
+    assert runs.sync(*content, verify=True).counts == Counts(changed=1, unchanged=1)
+
+
+def test_a_plan_of_a_source_that_is_away_says_so_and_plans_no_deletion(runs: Runs) -> None:
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL))
+    plan = runs.plan(file("a.txt", HANDBOOK), fails_after=1)
+    assert plan.problem is not None
+    assert (plan.problem.code, plan.problem.remedy) == ("source-unreachable", "Mount it again.")
+    assert reasons(plan) == {"a.txt": ("unchanged", "its source says the same of it")}
+
+
+def test_a_plan_says_that_the_run_would_stop_and_what_it_would_delete(runs: Runs) -> None:
+    content = [file(f"{number:02}.txt", f"Note {number} speaks of matter {number}.") for number in range(20)]
+    runs.sync(*content)
+    plan = runs.plan(*content[5:])
+    assert plan.problem == runs.sync(*content[5:]).problem
+    assert plan.problem is not None
+    assert sum(item.state == "deleted" for item in plan.items) == 5
+    assert runs.plan(*content[5:], allow_deletes=True).problem is None
+
+
+# ── only some ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_what_was_asked_for_is_loaded_and_nothing_is_deleted(runs: Runs) -> None:
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL), file("gone.txt", CHINESE))
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL), unreadable_as("c.txt"), file("gone.txt", CHINESE))
+
+    def never() -> Original:
+        raise AssertionError("nobody asked for it")
+
+    content: list[Item | Unlisted] = [
+        file("a.txt", HANDBOOK_NEW),
+        file("b.txt", never, state={"changed": "1"}),
+        file("c.txt", "It can be read now.", state={"hash": "locked"}),
+        file("new.txt", never),
+        unlisted("hidden.txt"),
+    ]
+    only = frozenset({"a.txt", "c.txt", "not-there.txt"})
+    plan = runs.plan(*content, only=only)
+    assert reasons(plan) == {
+        "a.txt": ("changed", "asked for"),
+        "b.txt": ("unchanged", "not among those asked for"),
+        "c.txt": ("added", "could not be read last time"),
+    }
+    assert runs.sync(*content, only=only).counts == Counts(added=1, changed=1, unchanged=1)
+    assert states(runs) == {"a.txt": "changed", "c.txt": "added"}
+    assert set(runs.documents()) == {"a.txt", "b.txt", "c.txt", "gone.txt"}
+
+
+def test_a_failure_that_was_asked_for_is_read_again_though_its_bytes_are_the_same(runs: Runs) -> None:
+    """Perhaps OCR was installed, or a reader fell over something that has passed."""
+    reads: list[str] = []
+
+    def reader(data: bytes, *, name: str, **_: object) -> Parsed:
+        reads.append(name)
+        return Parsed("", (), status="needs_ocr")
+
+    def sync(**options: Any) -> Counts:
+        items = [file("scan.txt", "a picture", state={"size": "9"})]
+        return replace(runs.make(), read=reader).run(ListSource(items), SyncOptions(**options)).counts
+
+    assert sync() == Counts(failed=1)
+    assert sync() == Counts(unchanged=1)
+    assert sync(only=frozenset({"scan.txt"})) == Counts(failed=1)
+    assert reads == ["scan.txt", "scan.txt"]
 
 
 # ── stopping and crashing ─────────────────────────────────────────────────────────────────────
@@ -478,6 +656,82 @@ def test_a_crash_before_the_flip_leaves_the_old_version_and_a_rerun_completes(ba
     assert not any("25 days" in text for text in texts)
     assert len(texts) == len(set(texts))
     assert runs.sync(*content).counts == Counts(unchanged=2)
+
+
+def test_many_documents_that_turn_out_unchanged_cost_one_commit(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = [
+        file(f"{number:02}.txt", f"Note {number} speaks of matter {number}.", state={"mtime": "1"})
+        for number in range(30)
+    ]
+    runs.sync(*content)
+    commits = 0
+    write = runs.base.catalog.write
+
+    def counted() -> Any:
+        nonlocal commits
+        commits += 1
+        return write()
+
+    monkeypatch.setattr(runs.base.catalog, "write", counted)
+    touched = [replace(item, state={"mtime": "2"}) for item in content]
+    assert runs.sync(*touched).counts == Counts(unchanged=30)
+    assert commits == 2  # one for all of them, one for the time of the sync
+    assert runs.sync(*[replace(item, load=lambda: pytest.fail("read")) for item in touched]).counts.unchanged == 30
+
+
+def test_a_new_etag_of_an_unchanged_page_is_kept(runs: Runs) -> None:
+    """Else a server that was moved is asked by an ETag that it does not know, and sends the whole page, every time."""
+    runs.sync(file("page", HANDBOOK, state={"etag": "1", "sha256": "a"}))
+    moved = file("page", HANDBOOK, state={"etag": "2", "sha256": "a"}, unchanged=True)
+    assert runs.sync(moved).counts == Counts(unchanged=1)
+    with runs.base.catalog.read() as snapshot:
+        assert knowledge.known_documents(snapshot, runs.source.id)["page"].state == {"etag": "2", "sha256": "a"}
+
+
+def test_what_was_found_unchanged_before_a_listing_broke_off_is_kept(runs: Runs) -> None:
+    runs.sync(file("a.txt", HANDBOOK, state={"mtime": "1"}))
+    runs.sync(file("a.txt", HANDBOOK, state={"mtime": "2"}), fails_after=1)
+    with runs.base.catalog.read() as snapshot:
+        assert knowledge.known_documents(snapshot, runs.source.id)["a.txt"].state == {"mtime": "2"}
+
+
+def test_an_upload_loads_what_is_known_of_itself_alone(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL))
+    asked: list[str | None] = []
+    known = knowledge.known_documents
+
+    def counted(connection: Any, source_id: str, *, key: str | None = None) -> Any:
+        asked.append(key)
+        return known(connection, source_id, key=key)
+
+    monkeypatch.setattr(knowledge, "known_documents", counted)
+    assert runs.sync(file("b.txt", HANDBOOK), partial=True).counts == Counts(changed=1)
+    assert runs.sync(file("b.txt", HANDBOOK), partial=True).counts == Counts(unchanged=1)
+    assert asked == ["b.txt", "b.txt"]
+
+
+def test_a_listing_that_hangs_hears_a_cancel(runs: Runs) -> None:
+    listing, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def items(self, known: object) -> Iterator[Item | Unlisted]:
+            listing.set()
+            go.wait(10)
+            yield file("a.txt", HANDBOOK)
+
+    seconds = cancelled_after(runs, listing, lambda: runs.make().run(Slow(), _options()))
+    go.set()
+    assert seconds < 1
+    assert runs.documents() == {}
+
+
+def test_progress_counts_chunks_written_and_bytes_read(runs: Runs) -> None:
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL))
+    chunks = sum(document.chunks for document in runs.documents().values())
+    last = runs.progress[-1]
+    assert (last.chunks, last.bytes) == (chunks, len(HANDBOOK) + len(MANUAL))
+    runs.sync(file("a.txt", HANDBOOK), file("b.txt", MANUAL))
+    assert (runs.progress[-1].chunks, runs.progress[-1].bytes) == (0, 0)
 
 
 def test_progress_ends_with_everything_done(runs: Runs) -> None:
