@@ -143,14 +143,21 @@ class Service:
                     self._warming.join()
                 if self._closing.is_set():
                     return
-                finish_purges(self.base)
-                remove_leftovers(self.backup_dir)  # a kill left a copy of everything there
+                self._complete()
                 self._tidy()
                 self.jobs.start()
                 started = True
             while not self._closing.wait(_ATTACH_AGAIN_SECONDS) and not self.base.caches.is_late:
                 if self._warm_up:  # others do it at their end
                     self._compact()
+
+    def _complete(self) -> None:
+        """What a kill interrupted: purges, and backups, of which half a copy of everything lies about."""
+        try:
+            finish_purges(self.base)
+            remove_leftovers(self.backup_dir)
+        except (AttestError, OSError):  # the next start tries again; questions and jobs need not wait for it
+            log.exception("What was interrupted could not be completed")
 
     def _compact(self) -> None:
         try:
