@@ -76,8 +76,9 @@ def purge(base: KnowledgeBase, document_id: str) -> Purged:
     """
     with base.catalog.read() as snapshot:
         traces = history.traces_of(snapshot, document_id)
-        made = backups.list_backups(snapshot)
     base.caches.purge(traces)
+    with base.catalog.read() as snapshot:
+        made = backups.list_backups(snapshot)  # after the purge: one may have been completed just before it
     _remove_originals(base, traces.originals, fresh_too=True)
     _write_everything_anew(base)
     with base.catalog.write() as connection:
