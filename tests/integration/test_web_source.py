@@ -20,8 +20,12 @@ import pytest
 from ingest.sources import visit as visit_module
 from ingest.sources.transport import USER_AGENT, Timeouts, Transport
 from ingest.sources.web import WebSource
+from ingest.sync import SyncOptions
+from rag.catalog.jobs import Counts
+from rag.catalog.tables import versions as version_rows
 from rag.errors import AttestError, DocumentError, InvalidInput, NotAllowed, SourceError
 from rag.models import Item, Unlisted
+from tests.bases import Bases, Runs, runs_in
 
 HTML = "text/html; charset=utf-8"
 
@@ -921,3 +925,114 @@ def test_loading_an_unchanged_page_that_failed_meanwhile_is_its_own_failure(site
     site.pages["/a"] = Reply(b"", 500)
     with pytest.raises(DocumentError, match="500"):
         item.load()
+
+
+# ── a site that changes under a sync ──────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def bases(tmp_path: Path) -> Iterator[Bases]:
+    bases = Bases(tmp_path)
+    yield bases
+    bases.close()
+
+
+def truncated(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5000\r\n\r\n<p>Half a")
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.close()
+
+
+def texts(runs: Runs) -> dict[str, str]:
+    """What can be found of each page, by its path."""
+    active = {(item.id, item.version): key.partition("/p")[2] for key, item in runs.documents().items()}
+    with runs.base.catalog.read() as snapshot:
+        rows = snapshot.execute(version_rows.select())
+        return {
+            active[row.document_id, row.number]: row.text for row in rows if (row.document_id, row.number) in active
+        }
+
+
+def test_a_site_that_changes_is_followed_and_nothing_is_lost_to_its_failures(site: Site, bases: Bases) -> None:
+    runs = runs_in(bases.open())
+
+    def page(number: int, text: str, **headers: str) -> None:
+        site.html(f"/p{number}", f"<p>Page {number} says {text}.</p>", **headers)
+
+    def sync(**options: Any) -> tuple[Counts, int]:
+        site.forget()
+        before = len(bases.embedder.embedded)
+        source = web(site, *(f"/p{number}" for number in range(10)), conditional=not options.get("verify"))
+        report = runs.make().run(source, SyncOptions(**options))
+        assert report.problem is None
+        return report.counts, len(bases.embedder.embedded) - before
+
+    for number in range(10):
+        page(number, "good morning", ETag=f'"{number}"')
+    assert sync()[0] == Counts(added=10)
+    assert sync() == (Counts(unchanged=10), 0)
+
+    page(0, "good evening", ETag='"0b"')
+    page(1, "good morning", ETag='"1b"')  # the server was moved: another ETag of the same page
+    site.pages["/p2"] = Reply(b"", 404)
+    site.pages["/p3"] = Reply(b"", 500)
+    site.pages["/p4"] = Reply(b"", 503)
+    site.pages["/p5"] = Reply(raw=truncated)
+    site.pages["/p6"] = Reply(raw=reset)
+    site.pages["/p7"] = redirect("/p7", 301)  # a loop
+    page(8, "good night", ETag='"8"')  # an ETag that stood still
+    counts, embedded = sync()
+    assert counts == Counts(changed=1, unchanged=3, deleted=1, failed=5)
+    assert embedded == 1
+    kept = texts(runs)
+    assert "good evening" in kept["0"]
+    assert set(kept) == set("013456789")
+    assert all("good morning" in kept[number] for number in "13456789")
+
+    assert sync() == (Counts(unchanged=4, failed=5), 0)
+    assert site.headers[site.asked.index("/p1")]["if-none-match"] == '"1b"'
+
+    for number in range(3, 8):
+        page(number, "good morning", ETag=f'"{number}c"')
+    assert sync() == (Counts(unchanged=9), 0)
+    assert sync(verify=True) == (Counts(changed=1, unchanged=8), 1)
+    assert "if-none-match" not in {name for headers in site.headers for name in headers}
+    assert "good night" in texts(runs)["8"]
+
+
+def test_a_page_that_moved_embeds_nothing_and_is_there_once(site: Site, bases: Bases) -> None:
+    runs = runs_in(bases.open())
+    for number in range(6):
+        site.html(f"/p{number}", f"<p>Page {number} says good morning.</p>")
+
+    def sync() -> Counts:
+        return runs.make().run(web(site, *(f"/p{number}" for number in range(6))), SyncOptions()).counts
+
+    assert sync() == Counts(added=6)
+    embedded = len(bases.embedder.embedded)
+    site.pages["/p5-moved"] = site.pages["/p5"]
+    site.pages["/p5"] = redirect("/p5-moved", 301)
+    assert sync() == Counts(added=1, unchanged=5, deleted=1)
+    assert len(bases.embedder.embedded) == embedded
+    assert set(texts(runs)) == {"0", "1", "2", "3", "4", "5-moved"}
+    assert sync() == Counts(unchanged=6)
+
+
+def test_a_crawl_verifies_without_losing_what_hangs_on_a_failing_page(site: Site, bases: Bases) -> None:
+    runs = runs_in(bases.open())
+    site.links("/", "/hub", ETag='"a"')
+    site.links("/hub", "/p1", "/p2", ETag='"b"')
+    site.links("/p1", ETag='"c"')
+    site.links("/p2", ETag='"d"')
+
+    def sync(**options: Any) -> Counts:
+        source = web(site, "/", crawl_depth=3, conditional=not options.get("verify"))
+        return runs.make().run(source, SyncOptions(**options)).counts
+
+    assert sync() == Counts(added=4)
+    site.pages["/hub"] = Reply(b"", 500)
+    assert sync(verify=True) == Counts(unchanged=3, failed=1)
+    assert sync() == Counts(unchanged=3, failed=1)
+    assert len(runs.documents()) == 4
