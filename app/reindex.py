@@ -12,7 +12,7 @@ from ingest.interrupt import Cancelled
 from ingest.jobs import Running
 from ingest.reindex import Reindex
 from ingest.split import fingerprint, target_of
-from ingest.sync import Report
+from ingest.sync import Progress, Report
 from rag.catalog import indexes, knowledge
 from rag.catalog.engine import Connection, now
 from rag.catalog.indexes import Index
@@ -51,14 +51,21 @@ class ReindexRequest:
 def reindex(running: Running, *, base: KnowledgeBase) -> Report:
     """The work of a job of kind `reindex`."""
     wanted = ReindexRequest(**running.job.request)
+    counts = _worked(wanted, running, base=base)
+    done = counts.added + counts.unchanged + counts.deleted
+    running.report_progress(Progress(done, done, counts))
+    return Report(counts)
+
+
+def _worked(wanted: ReindexRequest, running: Running, *, base: KnowledgeBase) -> Counts:
     with base.catalog.read() as snapshot:
         collection = knowledge.get_collection(snapshot, str(running.job.collection_id))
     if wanted.confirm:
-        return Report(Counts(deleted=_forget(base, collection.id, ("retired", "building"), running)))
+        return Counts(deleted=_forget(base, collection.id, ("retired", "building"), running))
     index, embedder = _previous(base, collection) if wanted.back else _begun(base, collection, wanted, running)
     if index.id == collection.index_id:
         with base.catalog.read() as snapshot:
-            return Report(Counts(unchanged=indexes.count_versions(snapshot, collection.id)))
+            return Counts(unchanged=indexes.count_versions(snapshot, collection.id))
     work = Reindex(
         base=base,
         index=index,
@@ -81,7 +88,7 @@ def reindex(running: Running, *, base: KnowledgeBase) -> Report:
         base.caches.switch(index)
     log.info("“%s” is answered from index %d now, made with %s.", collection.name, index.id, embedder.name)
     probe_if_due(base, index, embedder=embedder)
-    return Report(work.counts)
+    return work.counts
 
 
 def _begun(
