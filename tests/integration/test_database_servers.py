@@ -18,8 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from ingest.sources.database import DatabaseSource
+from ingest.sync import Report, SyncOptions
+from rag.catalog.jobs import Counts
 from rag.errors import AttestError, InvalidInput, SourceError
 from rag.models import Item, Original, Unlisted
+from tests.bases import Bases, runs_in
 
 pytestmark = pytest.mark.services
 
@@ -464,3 +467,87 @@ def test_an_unreadable_row_does_not_stop_the_rest(server: Server) -> None:
     assert [entry.key for entry in found] == ["t/1", "t/2", "t/3"]
     assert isinstance(found[1], Unlisted)
     assert found[1].problem.code == "too-large"
+
+
+# ── rows that change under a sync ─────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def bases(tmp_path: Path) -> Iterator[Bases]:
+    bases = Bases(tmp_path)
+    yield bases
+    bases.close()
+
+
+def test_rows_inserted_updated_deleted_and_given_another_key_are_followed(server: Server, bases: Bases) -> None:
+    runs = runs_in(bases.open())
+    server.run(
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body VARCHAR(200), changed_at TIMESTAMP NULL)",
+        *(
+            f"INSERT INTO note VALUES ({number}, 'Note {number} speaks of pumps.', '2026-01-01 10:00:00')"
+            for number in range(20)
+        ),
+    )
+
+    def sync(**options: Any) -> tuple[Report, int]:
+        before = len(bases.embedder.embedded)
+        source = server.source(tables=["note"], updated_at="changed_at")
+        report = runs.make().run(source, SyncOptions(**options))
+        return report, len(bases.embedder.embedded) - before
+
+    assert sync()[0].counts == Counts(added=20)
+    report, embedded = sync()
+    assert (report.counts, embedded) == (Counts(unchanged=20), 0)
+
+    server.run(
+        "INSERT INTO note VALUES (20, 'Note 20 speaks of valves.', '2026-01-02 10:00:00')",
+        "UPDATE note SET body = 'Note 1 speaks of storms.', changed_at = '2026-01-02 10:00:00' WHERE id = 1",
+        "UPDATE note SET body = 'Note 2 speaks of rivers.' WHERE id = 2",  # its updated-at stands still
+        "UPDATE note SET changed_at = '2026-01-02 10:00:00' WHERE id = 3",  # and here nothing but that changed
+        "DELETE FROM note WHERE id = 4",
+        "UPDATE note SET id = 105 WHERE id = 5",
+    )
+    report, embedded = sync()
+    assert report.counts == Counts(added=2, changed=2, unchanged=16, deleted=2)
+    assert embedded <= 4
+    assert {"note/20", "note/105"} <= set(runs.documents())
+    assert not {"note/4", "note/5"} & set(runs.documents())
+    assert (sync()[0].counts, sync(verify=True)[1]) == (Counts(unchanged=20), 0)
+
+    server.run("ALTER TABLE note RENAME TO remark")
+    with pytest.raises(InvalidInput):
+        sync()
+    assert len(runs.documents()) == 20
+    server.run("ALTER TABLE remark RENAME TO note", "DELETE FROM note")
+    report, _ = sync()
+    assert report.problem is not None
+    assert report.problem.code == "empty-listing"
+    assert len(runs.documents()) == 20
+
+
+def test_a_server_that_stops_in_the_middle_deletes_nothing(server: Server, bases: Bases) -> None:
+    runs = runs_in(bases.open())
+    server.run(
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body VARCHAR(200))",
+        *(f"INSERT INTO note VALUES ({number}, 'Note {number} speaks of pumps.')" for number in range(30)),
+    )
+    assert runs.make().run(server.source(), SyncOptions()).counts == Counts(added=30)
+    server.run("UPDATE note SET body = 'Note 0 speaks of storms.' WHERE id = 0", "DELETE FROM note WHERE id = 29")
+    broken = server.source(batch_rows=5)
+    fetched = 0
+    ask = broken._database.ask
+
+    def cut(stage: Any, action: Callable[[], Any]) -> Any:
+        nonlocal fetched
+        fetched += stage in ("read", "query")
+        if fetched == 4:
+            raise SourceError("The connection was cut.", remedy="Sync again.")
+        return ask(stage, action)
+
+    broken._database.ask = cut  # type: ignore[method-assign,assignment]
+    report = runs.make().run(broken, SyncOptions())
+    assert report.problem is not None
+    assert report.counts.deleted == 0
+    assert len(runs.documents()) == 30
+    assert runs.make().run(server.source(), SyncOptions()).counts.deleted == 1
+    assert len(runs.documents()) == 29

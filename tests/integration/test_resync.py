@@ -6,7 +6,9 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +17,12 @@ import pytest
 
 from ingest.readers.registry import SUPPORTED_SUFFIXES
 from ingest.sources import folder as folder_module
+from ingest.sources.database import DatabaseSource
 from ingest.sources.folder import FolderSource
 from ingest.sync import Plan, Report, SyncOptions
 from rag.catalog import knowledge
 from rag.catalog.jobs import Counts
+from rag.errors import InvalidInput
 from rag.models import Document
 from tests.bases import Bases, Runs, found_texts, runs_in
 
@@ -400,3 +404,46 @@ def test_a_real_pdf_that_is_saved_again_embeds_nothing(synced: Synced, name: str
     assert path.read_bytes() != original.read_bytes()
     assert synced.embeds() == 0
     assert synced.documents()[name].version == before.version
+
+
+def test_rows_of_a_database_are_followed(bases: Bases, tmp_path: Path) -> None:
+    """Whatever their updated-at says: every row is hashed as it is listed."""
+    path = tmp_path / "shop.sqlite"
+    runs = runs_in(bases.open())
+
+    def run(*statements: str) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def sync(**options: bool) -> tuple[Report, int]:
+        before = len(bases.embedder.embedded)
+        source = DatabaseSource(url=f"sqlite:///{path}", tables=["note"], updated_at="at", allowed_roots=[tmp_path])
+        report = runs.make().run(source, SyncOptions(**options))
+        return report, len(bases.embedder.embedded) - before
+
+    rows = [f"INSERT INTO note VALUES ({number}, 'Note {number} speaks of pumps.', 'monday')" for number in range(20)]
+    run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, at TEXT)", *rows)
+    assert sync()[0].counts == Counts(added=20)
+    report, embedded = sync()
+    assert (report.counts, embedded) == (Counts(unchanged=20), 0)
+    run(
+        "INSERT INTO note VALUES (20, 'Note 20 speaks of valves.', 'tuesday')",
+        "UPDATE note SET body = 'Note 1 speaks of storms.', at = 'tuesday' WHERE id = 1",
+        "UPDATE note SET body = 'Note 2 speaks of rivers.' WHERE id = 2",
+        "DELETE FROM note WHERE id = 4",
+        "UPDATE note SET id = 105 WHERE id = 5",
+    )
+    report, embedded = sync()
+    assert report.counts == Counts(added=2, changed=2, unchanged=16, deleted=2)
+    assert embedded <= 4
+    report, embedded = sync(verify=True)
+    assert (report.counts, embedded) == (Counts(unchanged=20), 0)
+    run("ALTER TABLE note RENAME TO remark")
+    with pytest.raises(InvalidInput):
+        sync()
+    run("ALTER TABLE remark RENAME TO note", "DELETE FROM note")
+    report, _ = sync()
+    assert report.problem is not None
+    assert report.problem.code == "empty-listing"
+    assert len(runs.documents()) == 20
