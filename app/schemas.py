@@ -126,6 +126,9 @@ class HitOut(PlaceOut):
 
 class Hits(BaseModel):
     hits: list[HitOut]
+    evidence: float = Field(
+        description="0 … 1: how surely the passages speak of what was asked. A question with too little is refused."
+    )
     not_kept: int = Field(description="With `as_of`: documents whose version of then is no longer kept.")
     timings_ms: dict[str, float]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("rag", "ingest", "app")
+ROOMS = ("rag", "ingest", "quality", "app")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 # Library → where it may be imported. What is not listed is as cheap as the standard library and may be used anywhere.

@@ -13,6 +13,7 @@ from app.service import Service
 from app.streams import Frame, event_stream
 from rag.answer import Event, Final, Question, Retrieval, Said, Token
 from rag.catalog import answers
+from rag.evidence import evidence
 from rag.models import Turn
 
 router = APIRouter(tags=["questions"])
@@ -49,7 +50,12 @@ def get_answer(answer_id: str, service: ServiceDep) -> KeptAnswerOut:
 def search(request: SearchRequest, service: ServiceDep, response: Response) -> Hits:
     found = service.assistant.search(_question(request, service.settings.top_k))
     response.headers["Cache-Control"] = "no-store"
-    return Hits(hits=[HitOut.of(hit) for hit in found.hits], not_kept=found.not_kept, timings_ms=found.timings_ms)
+    return Hits(
+        hits=[HitOut.of(hit) for hit in found.hits],
+        evidence=round(evidence(found), 4),
+        not_kept=found.not_kept,
+        timings_ms=found.timings_ms,
+    )
 
 
 def _question(request: SearchRequest, top_k: int) -> Question:
