@@ -50,7 +50,7 @@ def measure(folder: Path, *, files: int, fake: bool) -> dict[str, Any]:
     documents.mkdir()
     for number in range(files):
         write(documents, number, rng)
-    settings = Settings(_env_file=None, data_dir=folder / "data", allowed_roots=str(folder))  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, data_dir=folder / "data", allowed_roots=str(folder))
     embedder = None
     if fake:
         from tests.fakes import HashEmbedder
