@@ -370,6 +370,10 @@ class Caches:
                 keys = sorted(versions.active_keys(snapshot, index_id))
                 entries = versions.term_entries(snapshot, keys)
                 self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=change)
+            # Those of an index that is being built hold it too; they are made again when they are needed.
+            live = {term_space(index_id) for index_id, _, _ in versions.all_indexes(snapshot)}
+            for space in self._terms.spaces() - live:
+                self._terms.drop(space)
         self.renew_vectors()
 
     def retire(self, documents: Sequence[tuple[str, int | None]], *, collection: Collection) -> None:
@@ -422,6 +426,18 @@ class Caches:
     def prepare(self, index: Index, *, stop: Callable[[], None] = lambda: None) -> None:
         """Bring the caches of an index that is not active near to what the catalog says, while syncs go on. It can be
         searched then, and `switch` has little left to do. `stop` is called now and then, and may raise."""
+        try:
+            self._prepare_terms(index, stop)
+        except Unavailable as problem:  # a purge has taken them away meanwhile
+            log.info("The terms of index %d are prepared again: %s", index.id, problem)
+            self._prepare_terms(index, stop)
+        if self.vectors_attached:
+            try:
+                self._prepare_chroma(index, stop)
+            except Unavailable as problem:  # or they were renewed meanwhile; `switch` finds out, and does what is left
+                log.info("The vectors of index %d are prepared in part: %s", index.id, problem)
+
+    def _prepare_terms(self, index: Index, stop: Callable[[], None]) -> None:
         space = term_space(index.id)
         with self._writing:
             if self._terms.open(space, catalog_id=self._catalog.id) is None:
@@ -432,11 +448,6 @@ class Caches:
             for some in _parts(sorted(wanted - present), _PREPARED_TERMS):
                 stop()
                 self._terms.apply(space, remove=[], add=list(versions.term_entries(snapshot, some)), seen=change)
-        if self.vectors_attached:
-            try:
-                self._prepare_chroma(index, stop)
-            except Unavailable as problem:
-                self._detach(problem)
 
     def _prepare_chroma(self, index: Index, stop: Callable[[], None]) -> None:
         with self._writing:
