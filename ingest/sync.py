@@ -49,7 +49,7 @@ _LARGE_TEXT = 200_000  # characters; cutting more takes long enough for somebody
 _LOOK_SECONDS = 0.2  # whether to stop, while a document is being read
 _AHEAD = 16  # items being read while others are embedded: bounds the memory …
 _AHEAD_BYTES = 32 * 2**20  # … with this, of originals and texts
-_MASS_DELETION_LEAST = 5  # documents; of a source of four, a fifth is less than one file
+_MASS_DELETION_LEAST = 2  # documents; one alone is what people delete, and of three it is a third
 _MOST_TOUCHES = 500  # documents that turned out unchanged, before that is noted: their rows wait in memory
 _TRY_AGAIN = frozenset({"failed", "blocked", "needs_password", "too_large"})  # another day may be another answer
 
