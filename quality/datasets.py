@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quality.formats import first_row, is_rgb, read_folder, read_json, read_rgb
+from quality.formats import holds_rgb, read_folder, read_json, read_rgb
 from quality.lines import whole_json
 from quality.models import Dataset, Document, Gold, Question
 from quality.questions import read_questions
@@ -33,10 +33,10 @@ def open_dataset(path: Path) -> list[Dataset]:
 
 
 def _file(path: Path) -> list[Dataset]:
+    if path.suffix.lower() in (".json", ".jsonl", ".ndjson") and holds_rgb(path):
+        return read_rgb(path)
     if path.suffix.lower() == ".json":
         return read_json(path)
-    if path.suffix.lower() in (".jsonl", ".ndjson") and is_rgb(first_row(path)):
-        return read_rgb(path)
     if path.suffix.lower() in (".jsonl", ".ndjson", ".csv", ".tsv"):
         return [Dataset(path.stem, read_questions(path))]
     raise InvalidInput(
@@ -48,7 +48,7 @@ def _is_dataset(path: Path) -> bool:
     """In a folder of several: what brings its own documents along."""
     if path.is_dir():
         return (path / "corpus.jsonl").is_file() and (path / "queries.jsonl").is_file()
-    return path.suffix == ".jsonl" and is_rgb(first_row(path))
+    return path.suffix == ".jsonl" and holds_rgb(path)
 
 
 # ── samples ───────────────────────────────────────────────────────────────────────────────────

@@ -200,7 +200,7 @@ def read_rgb(path: Path) -> list[Dataset]:
     negative: dict[str, Document] = {}
     questions = []
     for line, row in rows:
-        name = str(row.get("qid") or row.get("id") or line)
+        name = str(row.get("qid", row.get("id", line)))
         right = _passages(row["positive"], f"{name}:+", every)
         _passages(row["negative"], f"{name}:-", every)
         _passages(row["negative"], f"{name}:-", negative)
@@ -267,5 +267,9 @@ def _check_unique(path: Path, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def first_row(path: Path) -> Row:
-    return next(json_lines(path), (0, {}))[1]
+def holds_rgb(path: Path) -> bool:
+    """Whether its first line is a question of RGB, whose files are called .json and have one on each line."""
+    try:
+        return is_rgb(next(json_lines(path), (0, {}))[1])
+    except InvalidInput:
+        return False  # whoever reads the file as what it is says what is wrong with it

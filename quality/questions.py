@@ -64,7 +64,7 @@ def _question(row: Row, *, path: Path, line: int) -> Question:
         raise bad(path, line, "says both answerable and unanswerable", "Keep one of the two.")
     gold = _gold(row, path=path, line=line)
     return Question(
-        id=str(row.get("id") or row.get("qid") or f"line {line}"),
+        id=_id(row) or f"line {line}",
         text=text,
         language=str(row.get("language") or row.get("lang") or language_of(text)),
         answers=texts_of(row, "answers", path=path, line=line) or texts_of(row, "answer", path=path, line=line),
@@ -76,6 +76,10 @@ def _question(row: Row, *, path: Path, line: int) -> Question:
         kind=str(row.get("kind") or ""),
         history=_history(row, path=path, line=line),
     )
+
+
+def _id(row: Row) -> str:
+    return str(next((row[name] for name in ("id", "qid") if row.get(name) is not None), ""))
 
 
 def _gold(row: Row, *, path: Path, line: int) -> tuple[Gold, ...]:
