@@ -492,7 +492,9 @@ class Sync:
             for ready in batch:
                 self._save_row(connection, ready.prepared)
 
-        self.base.caches.publish(flips, collection=self.collection, staged_keys=keys, also=describe)
+        self.base.caches.publish(
+            flips, collection=self.collection, staged_keys=keys, also=describe, stop=self._stop_if_cancelled
+        )
         self._chunks += len(keys)
         self.report_items(items)
         added = sum(1 for flip in flips if flip.old_version is None)

@@ -25,7 +25,7 @@ from rag.catalog.versions import Flip
 from rag.errors import Unavailable
 from rag.exact import ExactIndex
 from rag.models import Collection
-from rag.ports import TermIndex, TermSearch, VectorIndex, Vectors
+from rag.ports import TermEntry, TermIndex, TermSearch, VectorIndex, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ _VECTOR_BATCH = 5_000
 # While an index is prepared, questions and syncs of others wait for one of these at most.
 _PREPARED_TERMS, _PREPARED_VECTORS = 500, 250
 _BROUGHT = 1_000  # vectors between two looks at whether the process ends
+_ADDED = 500  # chunks between two looks whether to stop
 _PASTS = 2  # indexes of the past that stay in memory: a conversation about one moment asks more than once
 
 
@@ -247,11 +248,13 @@ class Caches:
         collection: Collection,
         staged_keys: Sequence[int],
         also: Callable[[Connection], None] = lambda _connection: None,
+        stop: Callable[[], None] = lambda: None,
     ) -> int:
         """Make staged versions the active ones, everywhere. `also` joins the very transaction that flips.
 
         Order matters: vectors go first and stay invisible, then one transaction flips, then the terms follow while no
-        look-up runs, so that a question sees a document's old version whole or its new one whole.
+        look-up runs, so that a question sees a document's old version whole or its new one whole. `stop` is called now
+        and then before the flip, and may raise: what was staged is removed again.
         """
         with self._writing, self._late_when_it_fails():
             collection = self._current(collection)
@@ -265,7 +268,11 @@ class Caches:
                 )
                 # Staging was a change of its own, so a crash before the flip leaves a cache that admits nothing more
                 # than the catalog knows, and not one that must be rebuilt.
-                self._add_vectors(snapshot, collection.index_id, staged_keys, seen=last_change(snapshot))
+                try:
+                    self._add_new(snapshot, collection.index_id, staged_keys, stop=stop)
+                except BaseException:
+                    self._unstage(flips, collection.index_id, staged_keys)
+                    raise
             with ExitStack() as gate:
                 with self._catalog.write() as connection:
                     also(connection)
@@ -282,6 +289,26 @@ class Caches:
         with self._catalog.read() as snapshot:
             found = indexes.active_id(snapshot, collection.id)
         return collection if found is None else replace(collection, index_id=found)
+
+    def _add_new(self, snapshot: Connection, index_id: int, keys: Sequence[int], *, stop: Callable[[], None]) -> None:
+        """All that can be done before the flip: the vectors, which nobody sees yet, and the terms, made ready."""
+        change = last_change(snapshot)
+        entries: list[TermEntry] = []
+        for some in _parts(keys, _ADDED):
+            stop()
+            self._add_vectors(snapshot, index_id, some, seen=change)
+            entries.extend(versions.term_entries(snapshot, some))
+        stop()
+        self._terms.prepare(entries)
+        stop()
+
+    def _unstage(self, flips: Sequence[Flip], index_id: int, keys: Sequence[int]) -> None:
+        with self._catalog.write() as connection:
+            new = [(item.document_id, item.new_version) for item in flips if item.new_version is not None]
+            removed = versions.collect_staged(connection, only=new)
+            change = last_change(connection)
+        if removed:  # else these are chunks of a version that was active before
+            self._remove_vectors(index_id, keys, seen=change)
 
     def _add_vectors(self, snapshot: Connection, index_id: int, keys: Sequence[int], *, seen: int) -> None:
         if index_id not in self._attached or not keys:

@@ -143,6 +143,10 @@ class TermIndex(Protocol):
         """The last change this cache has seen, or None where it is missing, foreign, broken or of another format."""
         ...
 
+    def prepare(self, entries: Sequence[TermEntry]) -> None:
+        """Do now what can be done before the next `apply` that adds these: most of it. Nobody waits for it then."""
+        ...
+
     def apply(self, space: str, *, remove: Sequence[int], add: Sequence[TermEntry], seen: int) -> None:
         """In one commit: a search sees all of it or nothing. Adding a key that is there replaces it."""
         ...

@@ -94,6 +94,7 @@ class TantivyIndex:
         self._spaces: dict[str, _Space] = {}
         self._writers: OrderedDict[str, IndexWriter] = OrderedDict()
         self._writing = threading.RLock()
+        self._prepared: dict[TermEntry, tuple[str, str]] = {}
 
     def open(self, space: str, *, catalog_id: str) -> int | None:
         folder = self._folder(space)
@@ -115,6 +116,10 @@ class TantivyIndex:
             seen = marker.get("seen")
             return seen if isinstance(seen, int) else None
 
+    def prepare(self, entries: Sequence[TermEntry]) -> None:
+        # Taking terms out of text is four fifths of a commit (12,000 chunks: 2.7 of 3.4 s).
+        self._prepared = {entry: _analysed(entry) for entry in entries}
+
     def apply(self, space: str, *, remove: Sequence[int], add: Sequence[TermEntry], seen: int) -> None:
         with self._writing:
             opened = self._opened(space)
@@ -129,9 +134,10 @@ class TantivyIndex:
                     if gone:
                         writer.delete_documents_by_query(_any_key(opened.schema, gone))
                     for entry in entries.values():
-                        writer.add_document(_document(entry))
+                        writer.add_document(_document(entry.key, self._prepared.get(entry) or _analysed(entry)))
                     writer.commit()
                     opened.index.reload()
+                    self._prepared = {}
             except Unavailable:
                 self._drop_writer(space)  # what it holds uncommitted goes with it
                 raise
@@ -151,7 +157,7 @@ class TantivyIndex:
             index.config_reader(reload_policy="manual")
             writer = index.writer(_WRITER_HEAP_BYTES, 1)
             for entry in {entry.key: entry for entry in entries}.values():
-                writer.add_document(_document(entry))
+                writer.add_document(_document(entry.key, _analysed(entry)))
             writer.commit()
             writer.wait_merging_threads()
             index.reload()
@@ -280,13 +286,18 @@ def _schema() -> Schema:
     return builder.build()
 
 
-def _document(entry: TermEntry) -> Any:
+def _analysed(entry: TermEntry) -> tuple[str, str]:
+    """Heading and text as their terms, joined by spaces."""
+    return " ".join(terms(entry.heading)), " ".join(terms(entry.text))
+
+
+def _document(key: int, analysed: tuple[str, str]) -> Any:
     import tantivy
 
     document = tantivy.Document()
-    document.add_unsigned("key", entry.key)  # Document(key=…) would make it signed, and the write fail later
-    document.add_text("heading", " ".join(terms(entry.heading)))
-    document.add_text("body", " ".join(terms(entry.text)))
+    document.add_unsigned("key", key)  # Document(key=…) would make it signed, and the write fail later
+    document.add_text("heading", analysed[0])
+    document.add_text("body", analysed[1])
     return document
 
 

@@ -211,6 +211,9 @@ class MemoryTerms:
         held = self._spaces.get(space)
         return held.seen if held is not None and held.catalog_id == catalog_id else None
 
+    def prepare(self, entries: Sequence[TermEntry]) -> None:
+        """Nothing takes long here."""
+
     def apply(self, space: str, *, remove: Sequence[int], add: Sequence[TermEntry], seen: int) -> None:
         held = self._space(space)
         with self._lock:

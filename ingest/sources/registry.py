@@ -42,7 +42,10 @@ class Limits:
 
 
 def open_source(record: SourceRecord, *, limits: Limits, base: KnowledgeBase, verify: bool = False) -> Source:
-    """With `verify` nothing is asked whether it changed: a server may say so wrongly. Raises InvalidInput or NotAllowed where the configuration cannot be used; nothing is contacted yet."""
+    """With `verify` nothing is asked whether it changed: a server may say so wrongly. Nothing is contacted yet.
+
+    Raises InvalidInput or NotAllowed where the configuration cannot be used.
+    """
     opener = _OPENERS.get(record.kind)
     if opener is None:
         if record.kind == "upload":

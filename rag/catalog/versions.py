@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true, tuple_, update
 
 from rag.catalog.engine import next_change, next_moment, now
 from rag.catalog.tables import (
@@ -93,9 +93,7 @@ def stage(connection: Connection, version: NewVersion, *, index_id: int) -> tupl
             created_at=now(),
         )
     )
-    keys = add_chunks(
-        connection, version.document_id, number, parsed=parsed, pieces=version.pieces, index_id=index_id
-    )
+    keys = add_chunks(connection, version.document_id, number, parsed=parsed, pieces=version.pieces, index_id=index_id)
     return number, keys
 
 
@@ -200,12 +198,16 @@ def active_version(connection: Connection, document_id: str) -> int | None:
     ).scalar()
 
 
-def collect_staged(connection: Connection) -> int:
-    """Remove versions that were staged and never became active: what a crash left. Returns how many."""
+def collect_staged(connection: Connection, *, only: Sequence[tuple[str, int]] | None = None) -> int:
+    """Remove versions that were staged and never became active: what a crash left. Returns how many.
+
+    `only`: those of these (document, version).
+    """
     never = ~select(activations.c.id).where(
         activations.c.document_id == versions.c.document_id, activations.c.version == versions.c.number
     ).exists()  # fmt: skip
-    return connection.execute(delete(versions).where(never)).rowcount
+    chosen = true() if only is None else tuple_(versions.c.document_id, versions.c.number).in_(only)
+    return connection.execute(delete(versions).where(never, chosen)).rowcount
 
 
 # ── flips that the terms have not followed yet ────────────────────────────────────────────────

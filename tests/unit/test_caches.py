@@ -112,8 +112,43 @@ def test_vectors_go_first_then_the_flip_then_the_terms_and_the_old_vectors_last(
         world.publish("a.txt", "The drill weighs two kilograms.")
     finally:
         versions.flip = flip
-    assert world.log == ["upsert", "flip", "apply", "delete"]
+    assert world.log == ["upsert", "prepare", "flip", "apply", "delete"]
     world.assert_in_step()
+
+
+def test_whoever_stops_before_the_flip_leaves_nothing_behind(world: World) -> None:
+    world.publish("a.txt", "The drill weighs one kilogram.")
+    document_id, number, keys = publish_text(
+        world.base, world.collection, world.source, "a.txt", "The drill weighs two kilograms.", flip=False
+    )
+    calls = 0
+
+    def stop() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the vectors are there already
+            raise InterruptedError
+
+    flip = Flip(document_id, 1, number)
+    with pytest.raises(InterruptedError):
+        world.caches.publish([flip], collection=world.collection, staged_keys=keys, stop=stop)
+    world.assert_in_step()
+    with world.base.catalog.read() as snapshot:
+        assert [item.number for item in versions.list_versions(snapshot, document_id)] == [1]
+
+
+def test_stopping_a_roll_back_keeps_the_version_that_it_was_about(world: World) -> None:
+    document_id, _, first = world.publish("a.txt", "The drill weighs one kilogram.")
+    world.publish("a.txt", "The drill weighs two kilograms.")
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        world.caches.publish([Flip(document_id, 2, 1)], collection=world.collection, staged_keys=first, stop=stop)
+    world.assert_in_step()
+    with world.base.catalog.read() as snapshot:
+        assert [item.number for item in versions.list_versions(snapshot, document_id)] == [2, 1]
 
 
 def test_what_joins_the_flip_is_undone_with_it(world: World) -> None:
