@@ -45,7 +45,7 @@ def evaluate(
     held_out: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Take this share of the gold documents out, so that their questions have no answer."
+            min=0.0, max=1.0, help="Take documents out, so that about this share of the questions has no answer."
         ),
     ] = None,
     pooled: Annotated[bool, typer.Option("--pooled", help="Ask each dataset of the documents of all.")] = False,

@@ -70,36 +70,65 @@ def _chance(seed: int, name: str) -> str:
 
 
 def hold_out(dataset: Dataset, share: float, *, seed: int) -> Dataset:
-    """Take a share of the gold documents out of the collection, so that their questions have no answer in it.
+    """Take documents out of the collection, so that about this share of the questions has no answer in it.
 
-    Whole groups of equal titles go: the paragraph beside the gold one may answer as well. A question that has lost some
-    of what it needs and kept the rest is left out. The same seed takes out the same documents.
+    What belongs together goes together: documents of one title, because the paragraph beside the gold one may answer as
+    well, and all documents that answer one question. The same seed takes out the same ones.
     """
     if dataset.documents is None:
         raise InvalidInput(
             f"{dataset.name} brings no documents that could be taken out.", remedy="Leave out --held-out."
         )
-    group = {document.id: document.title or document.id for document in dataset.documents}
-    golden = {group[gold.document] for one in dataset.questions for gold in one.gold if gold.document in group}
-    count = round(share * len(golden)) or (1 if share > 0 and golden else 0)
-    out = set(sorted(golden, key=lambda name: _chance(seed, name))[:count])
-    questions = [_without(question, group, out) for question in dataset.questions]
+    group = _groups(dataset)
+    asked: dict[str, int] = {}  # group → questions that it answers
+    for question in dataset.questions:
+        for name in {group[gold.document] for gold in question.gold if gold.document in group}:
+            asked[name] = asked.get(name, 0) + 1
+    left = share * sum(asked.values())
+    out: set[str] = set()
+    for name in sorted(asked, key=lambda one: _chance(seed, one)):
+        # One that would take out twice of what is left to take is passed over, unless it is all that there is of it.
+        if left > 0 and asked[name] <= 2 * left and len(out) + 1 < len(asked):
+            out.add(name)
+            left -= asked[name]
+    if share > 0 and not out:
+        raise InvalidInput(
+            f"Nothing can be taken out of {dataset.name} alone: its questions share all their documents.",
+            remedy="Use a larger share, or more questions about different documents.",
+        )
     return Dataset(
         dataset.name,
-        tuple(question for question in questions if question is not None),
+        tuple(
+            _unanswerable(one) if any(group.get(gold.document) in out for gold in one.gold) else one
+            for one in dataset.questions
+        ),
         tuple(document for document in dataset.documents if group[document.id] not in out),
     )
 
 
-def _without(question: Question, group: Mapping[str, str], out: set[str]) -> Question | None:
-    if not question.answerable or not question.gold:
-        return question
-    left = tuple(gold for gold in question.gold if group.get(gold.document) not in out)
-    if len(left) == len(question.gold):
-        return question
-    if not left:
-        return replace(question, answerable=False, gold=(), answers=(), parts=(), evidence=(), kind=HELD_OUT)
-    return replace(question, gold=left) if question.any_gold else None
+def _groups(dataset: Dataset) -> dict[str, str]:
+    """Document → the first document of those that it has a title or a question in common with, over any number of
+    steps."""
+    parent: dict[str, str] = {document.id: document.id for document in dataset.documents or ()}
+
+    def first(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    titled: dict[str, str] = {}
+    for document in dataset.documents or ():
+        if document.title:
+            parent[first(document.id)] = first(titled.setdefault(document.title, document.id))
+    for question in dataset.questions:
+        there = [gold.document for gold in question.gold if gold.document in parent]
+        for name in there[1:]:
+            parent[first(name)] = first(there[0])
+    return {name: first(name) for name in parent}
+
+
+def _unanswerable(question: Question) -> Question:
+    return replace(question, answerable=False, gold=(), answers=(), parts=(), evidence=(), kind=HELD_OUT)
 
 
 # ── several datasets together ─────────────────────────────────────────────────────────────────

@@ -302,16 +302,29 @@ def test_questions_whose_documents_were_taken_out_have_no_answer() -> None:
     assert not titles & {document.title for document in whole.documents or () if document.id not in there}
 
 
-def test_a_question_that_lost_a_part_of_what_it_needs_is_left_out() -> None:
-    documents = (Document("a", "A", "x"), Document("b", "B", "y"))
-    both = Question("both", "?", "en", gold=(Gold("a"), Gold("b")))
-    either = Question("either", "?", "en", gold=(Gold("a"), Gold("b")), any_gold=True)
-    refused = Question("none", "?", "en", answerable=False)
-    part = datasets.hold_out(Dataset("two", (both, either, refused), documents), 0.5, seed=0)
-    assert [question.id for question in part.questions] == ["either", "none"]
-    assert part.questions[0].gold == (Gold((part.documents or ())[0].id),)
+def test_documents_that_answer_one_question_go_together() -> None:
+    documents = tuple(Document(name, "", name) for name in "abcdef")
+    questions = (
+        Question("both", "?", "en", gold=(Gold("a"), Gold("b"))),
+        Question("either", "?", "en", gold=(Gold("b"), Gold("c")), any_gold=True),
+        Question("other", "?", "en", gold=(Gold("d"),)),
+        Question("none", "?", "en", answerable=False),
+    )
+    for seed in range(8):
+        part = datasets.hold_out(Dataset("few", questions, documents), 0.5, seed=seed)
+        there = {document.id for document in part.documents or ()}
+        assert there in ({"a", "b", "c", "e", "f"}, {"d", "e", "f"})
+        for question in part.questions:
+            assert all(gold.document in there for gold in question.gold)
+            assert question.answerable == bool(question.gold)
+
+
+def test_what_cannot_be_taken_out_is_said() -> None:
+    question = Question("q", "?", "en", gold=(Gold("a"),))
     with pytest.raises(InvalidInput, match="brings no documents"):
-        datasets.hold_out(Dataset("none", (refused,)), 0.5, seed=0)
+        datasets.hold_out(Dataset("none", (question,)), 0.5, seed=0)
+    with pytest.raises(InvalidInput, match="share all their documents"):
+        datasets.hold_out(Dataset("one", (question,), (Document("a", "", "x"),)), 0.5, seed=0)
 
 
 def test_a_pool_has_the_documents_of_all_and_knows_which_are_the_same() -> None:
