@@ -12,11 +12,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
-import numpy as np
-
+from rag.arms import Arms, Past, Present
 from rag.catalog import history, indexes, knowledge, versions
 from rag.catalog.engine import Catalog, Connection, last_change
 from rag.catalog.history import Traces
@@ -24,8 +22,9 @@ from rag.catalog.indexes import Index
 from rag.catalog.versions import Flip
 from rag.errors import Unavailable
 from rag.exact import ExactIndex
+from rag.gate import Gate
 from rag.models import Collection
-from rag.ports import TermEntry, TermIndex, TermSearch, VectorIndex, Vectors
+from rag.ports import TermEntry, TermIndex, VectorIndex, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -41,105 +40,6 @@ _PASTS = 2  # indexes of the past that stay in memory: a conversation about one 
 def term_space(index_id: int) -> str:
     """The name of an index's terms: another splitter or window makes other chunks, so no two indexes share them."""
     return f"ix-{index_id}"
-
-
-class Gate:
-    """Many may look, or one may flip. A flip that waits goes first, so that readers without pause cannot starve it."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._looking = 0
-        self._flipping = False
-        self._flips_waiting = 0
-
-    @contextmanager
-    def look(self) -> Iterator[None]:
-        with self._condition:
-            self._condition.wait_for(lambda: not self._flipping and not self._flips_waiting)
-            self._looking += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._looking -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def flip(self) -> Iterator[None]:
-        with self._condition:
-            self._flips_waiting += 1
-            self._condition.wait_for(lambda: not self._flipping and not self._looking)
-            self._flips_waiting -= 1
-            self._flipping = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._flipping = False
-                self._condition.notify_all()
-
-
-class Arms(Protocol):
-    """Both ways to look into one index, as it is or as it was. `at`: the change after which it was so; None for now."""
-
-    @property
-    def at(self) -> int | None: ...
-
-    @property
-    def documents(self) -> int:
-        """How many documents there are to be found."""
-        ...
-
-    def search_vectors(self, vector: Vectors, *, k: int) -> list[tuple[int, float]]: ...
-
-    def search_terms(self, question: str, *, k: int) -> list[tuple[int, float]]: ...
-
-    def rarity(self, terms: Sequence[str]) -> list[float]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Present:
-    caches: Caches
-    snapshot: Connection
-    collection: Collection
-    at: None = None
-
-    @property
-    def documents(self) -> int:
-        return self.caches.count_documents(self.snapshot, self.collection)
-
-    def search_vectors(self, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
-        return self.caches.search_vectors(self.snapshot, self.collection.index_id, vector, k=k)
-
-    def search_terms(self, question: str, *, k: int) -> list[tuple[int, float]]:
-        return self.caches.search_terms(self.collection.index_id, question, k=k)
-
-    def rarity(self, terms: Sequence[str]) -> list[float]:
-        return self.caches.term_rarity(self.collection.index_id, terms)
-
-
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """Made for the occasion: vectors searched exactly, terms in memory."""
-
-    at: int
-    documents: int
-    keys: list[int]
-    vectors: Vectors
-    terms: TermSearch
-
-    def search_vectors(self, vector: Vectors, *, k: int) -> list[tuple[int, float]]:
-        if not self.keys:
-            return []
-        scores = self.vectors @ vector
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [(self.keys[row], float(scores[row])) for row in best]
-
-    def search_terms(self, question: str, *, k: int) -> list[tuple[int, float]]:
-        return self.terms.search(question, k=k)
-
-    def rarity(self, terms: Sequence[str]) -> list[float]:
-        return self.terms.rarity(terms)
 
 
 class Caches:
@@ -161,7 +61,7 @@ class Caches:
         self._prepare_vectors: Callable[[], None] | None = prepare_vectors
         self._exact_change: dict[int, int] = {}
         self._counted: dict[int, tuple[int, int]] = {}  # index → (change, documents)
-        self._pasts: OrderedDict[tuple[int, int], _Past] = OrderedDict()  # by index and change, latest use last
+        self._pasts: OrderedDict[tuple[int, int], Past] = OrderedDict()  # by index and change, latest use last
         self._past_lock = threading.Lock()
         self._attached: set[int] = set()
         self._writing = threading.RLock()  # one writer at a time
@@ -212,7 +112,7 @@ class Caches:
         what was then does not change any more.
         """
         if at is None:
-            return _Present(self, snapshot, collection)
+            return Present(self, snapshot, collection)
         wanted = collection.index_id, at
         with self._past_lock:
             if wanted not in self._pasts:
@@ -220,7 +120,7 @@ class Caches:
                 found, matrix = versions.vectors_of(snapshot, keys)
                 terms = self._terms.occasion(versions.term_entries(snapshot, keys))
                 documents = history.count_at(snapshot, collection.index_id, at)
-                self._pasts[wanted] = _Past(at, documents, found, matrix, terms)
+                self._pasts[wanted] = Past(at, documents, found, matrix, terms)
             self._pasts.move_to_end(wanted)
             while len(self._pasts) > _PASTS:
                 self._pasts.popitem(last=False)

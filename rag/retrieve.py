@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from rag.caches import Arms
+from rag.arms import Arms
 from rag.catalog import history, indexes, versions
 from rag.catalog.engine import Connection
 from rag.fusion import Group, dense_weight, fuse

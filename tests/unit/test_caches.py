@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag.caches import Caches, Gate, term_space
+from rag.caches import Caches, term_space
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog, last_change
 from rag.catalog.versions import Flip, NewVersion, sha256
 from rag.errors import Unavailable
+from rag.gate import Gate
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, SourceRecord
 from rag.originals import Originals
