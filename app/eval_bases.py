@@ -54,7 +54,7 @@ class DatasetBases:
         """
         assert dataset.documents is not None
         embedder = self._embedder()
-        folder = self.cache / _folder_name(dataset, embedder, self.settings.chunk_tokens)
+        folder = self._folder(dataset, embedder)
         owner = Owner(folder)
         try:
             fresh = not (folder / _COMPLETE).is_file()
@@ -76,6 +76,13 @@ class DatasetBases:
         finally:
             owner.release()
 
+    def _folder(self, dataset: Dataset, embedder: Embedder) -> Path:
+        """That of the same documents, by whatever name the dataset went then."""
+        digest = _digest(dataset.documents or (), embedder, self.settings.chunk_tokens)
+        known = sorted(self.cache.glob(f"*-{digest}"))
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name).strip("-")[:40] or "dataset"
+        return known[0] if known else self.cache / f"{name}-{digest}"
+
     def about(self) -> dict[str, str]:
         embedder = self._embedder()
         return {"name": embedder.name, "identity": embedder.identity}
@@ -88,14 +95,13 @@ class DatasetBases:
         return self.embedder
 
 
-def _folder_name(dataset: Dataset, embedder: Embedder, chunk_tokens: int) -> str:
+def _digest(documents: Sequence[Document], embedder: Embedder, chunk_tokens: int) -> str:
     made_of = hashlib.sha256()
     for part in (str(_FORMAT), embedder.identity, fingerprint(target_tokens=chunk_tokens)):
         made_of.update(f"{part}\0".encode())
-    for document in dataset.documents or ():
+    for document in documents:
         made_of.update(f"{document.id}\0{document.title}\0{document.text}\0".encode("utf-8", "surrogatepass"))
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name).strip("-")[:40] or "dataset"
-    return f"{readable}-{made_of.hexdigest()[:16]}"
+    return made_of.hexdigest()[:16]
 
 
 def _empty(folder: Path) -> None:
