@@ -23,7 +23,7 @@ from rag.settings import Settings
 
 log = logging.getLogger(__name__)
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 _MIB = 1024 * 1024
 
 _DESCRIPTION = """Answers from your PDFs, web pages and databases, in English and Chinese, every sentence with a source
