@@ -16,8 +16,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import FAILED, INTERRUPTED, read_settings
 from app.client import Client, Refused, interruptible, part
+from app.commands.shared import FAILED, INTERRUPTED, read_settings
 from app.terminal import Told, complain, hint, prepare, progress, say, show_job
 from rag.errors import AttestError, NotFound, Unavailable
 from rag.owner import find_owner

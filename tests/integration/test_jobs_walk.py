@@ -33,7 +33,7 @@ _SERVE = """
 import sys, time
 from pathlib import Path
 import ingest.sync
-from app.cli import run_service
+from app.commands.service import run_service
 from app.service import Service
 from rag.settings import Settings
 from tests.fakes import HashEmbedder

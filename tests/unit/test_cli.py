@@ -19,6 +19,7 @@ import pytest
 
 from app import cli
 from app.client import Client
+from app.commands.shared import FAILED, INTERRUPTED, PARTIAL, UNANSWERED
 from app.server import Background, listen, url_of
 from app.service import Service
 from app.terminal import clean, place, quoted
@@ -175,7 +176,7 @@ def test_a_folder_is_added_read_asked_changed_and_removed(run: Run, manuals: Pat
     assert "58 元" in json.loads(out)["answer"]
 
     code, out, _ = run("ask", "How heavy is the moon?")
-    assert code == cli.UNANSWERED
+    assert code == UNANSWERED
     assert "Closest 1" in out or "Nothing in them" in out
 
     code, out, _ = run("search", "canteen lunch", "--top-k", "1")
@@ -223,7 +224,7 @@ def test_files_are_handed_over_listed_shown_and_removed(run: Run, manuals: Path)
 def test_one_bad_file_among_good_ones_is_exit_code_4_with_its_reason(run: Run, manuals: Path) -> None:
     (manuals / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
     code, out, err = run("sources", "add", "manuals", "--folder", str(manuals))
-    assert code == cli.PARTIAL
+    assert code == PARTIAL
     assert "2 added, 1 failed" in out
     assert "broken.pdf" in err
 
@@ -238,7 +239,7 @@ def test_a_dry_run_says_that_the_sync_would_stop(run: Run, manuals: Path) -> Non
     for path in manuals.iterdir():
         path.unlink()
     code, out, err = run("sync", "--dry-run")
-    assert code == cli.FAILED
+    assert code == FAILED
     assert sorted(line.split("\t")[1:] for line in out.splitlines()) == [
         ["deleted", "hours.md", "not in the listing any more"],
         ["deleted", "夜班.md", "not in the listing any more"],
@@ -246,7 +247,7 @@ def test_a_dry_run_says_that_the_sync_would_stop(run: Run, manuals: Path) -> Non
     assert "Nothing was deleted" in err
     assert "--allow-deletes" in err
     assert run("sync", "--dry-run", "--allow-deletes")[0] == 0
-    assert run("sync")[0] == cli.FAILED
+    assert run("sync")[0] == FAILED
     assert run("sync", "--allow-deletes")[1] == "manuals: succeeded, 2 deleted\n"
 
 
@@ -283,7 +284,7 @@ def test_the_question_is_read_from_stdin_and_may_be_chinese(run: Run, monkeypatc
     run("collections", "create", "default")
     monkeypatch.setattr(sys, "stdin", io.StringIO("夜班津贴是多少？\n"))
     code, out, _ = run("ask", "-", "--json")
-    assert code == cli.UNANSWERED
+    assert code == UNANSWERED
     assert json.loads(out)["standalone_question"] == "夜班津贴是多少？"
 
 
@@ -403,7 +404,7 @@ def test_an_interrupt_cancels_the_job_and_is_exit_code_130(
     run: Run, running: Background, data_dir: Path, manuals: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Client, "follow", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert run("sources", "add", "manuals", "--folder", str(manuals))[0] == cli.INTERRUPTED
+    assert run("sources", "add", "manuals", "--folder", str(manuals))[0] == INTERRUPTED
     with Client(Settings(_env_file=None, data_dir=data_dir)) as client:
         jobs = client.get("/v1/jobs")["data"]
     assert [job["state"] for job in jobs if job["state"] not in ("cancelled", "succeeded")] == []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.commands.shared import connected, read_settings
 from rag.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure retrieval, answers, citations, refusal and latency. Exit code 5 when --gate finds a loss."""
-    from app.cli import read_settings
     from quality.compare import compare as compare_runs
     from quality.report import load
 
@@ -134,7 +134,6 @@ def _measured(
     asked_of: dict[str, Any] = {}
     embedder: dict[str, str] = {}
     if own:
-        from app.cli import connected
         from app.eval_service import ServiceSubject
 
         with connected(working=True) as client:

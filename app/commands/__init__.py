@@ -1,0 +1,1 @@
+"""The commands, one module for each noun; `app.cli` registers them."""
