@@ -15,7 +15,7 @@ from app.errors import add_error_handlers, respond
 from app.idempotency import Idempotency, document_keys
 from app.pages import add_pages
 from app.routes import ask, backups, collections, doctor, documents, jobs, sources
-from app.schemas import ANSWER_EXAMPLE
+from app.schemas.questions import ANSWER_EXAMPLE
 from app.security import BodyTooLarge, Guard, body_too_large
 from app.service import Service
 from rag.errors import InvalidInput

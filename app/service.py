@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.backups import back_up, backup_folder
 from app.reindex import ReindexRequest, reindex
-from app.schemas import AnswerOut
+from app.schemas.questions import AnswerOut
 from ingest.jobs import Jobs, Running, Work
 from ingest.readers.options import ReadOptions
 from ingest.readers.sandbox import Sandbox

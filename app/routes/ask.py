@@ -8,7 +8,16 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from app.dependencies import ServiceDep
-from app.schemas import AnswerOut, AskRequest, CitationOut, HitOut, Hits, KeptAnswerOut, SearchRequest, SentenceOut
+from app.schemas.questions import (
+    AnswerOut,
+    AskRequest,
+    CitationOut,
+    HitOut,
+    Hits,
+    KeptAnswerOut,
+    SearchRequest,
+    SentenceOut,
+)
 from app.service import Service
 from app.streams import Frame, event_stream
 from rag.answer import Event, Final, Question, Retrieval, Said, Token

@@ -10,7 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, status
 
 from app.dependencies import ServiceDep
-from app.schemas import BackupIn, BackupList, BackupOut, JobOut
+from app.schemas.backups import BackupIn, BackupList, BackupOut
+from app.schemas.jobs import JobOut
 from app.service import Service
 from rag.backup import default_name
 from rag.catalog import backups

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response, status
 
 from app.dependencies import ServiceDep
-from app.schemas import CollectionIn, CollectionList, CollectionOut, IndexList, IndexOut, JobOut, ReindexIn
+from app.schemas.collections import CollectionIn, CollectionList, CollectionOut, IndexList, IndexOut, ReindexIn
+from app.schemas.jobs import JobOut
 from ingest.split import target_of
 from rag.catalog import indexes, knowledge
 from rag.models import Collection

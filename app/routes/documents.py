@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from app.dependencies import ServiceDep
-from app.schemas import (
+from app.schemas.documents import (
     BackupHolding,
     ChunkList,
     ChunkOut,
@@ -20,7 +20,6 @@ from app.schemas import (
     DocumentList,
     DocumentOut,
     DocumentPatch,
-    JobOut,
     PurgeOut,
     RollbackRequest,
     TextDocumentIn,
@@ -29,6 +28,7 @@ from app.schemas import (
     VersionOut,
     metadata_of,
 )
+from app.schemas.jobs import JobOut
 from app.service import Service
 from ingest.sources.uploads import Upload
 from rag import retention, revisions

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response, status
 
 from app.dependencies import ServiceDep
-from app.schemas import JobItemList, JobItemOut, JobList, JobOut, RetryRequest
+from app.schemas.jobs import JobItemList, JobItemOut, JobList, JobOut, RetryRequest
 from app.service import Service
 from app.streams import Frame, event_stream
 from rag.catalog import jobs

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Response, status
 from pydantic import TypeAdapter, ValidationError
 
 from app.dependencies import ServiceDep
-from app.schemas import JobOut, Plan, PlanItem, ProblemOut, SourceIn, SourceList, SourceOut, SourcePatch, SyncRequest
+from app.schemas.common import ProblemOut
+from app.schemas.jobs import JobOut
+from app.schemas.sources import Plan, PlanItem, SourceIn, SourceList, SourceOut, SourcePatch, SyncRequest
 from app.service import UPLOAD_KIND, UPLOADS
 from ingest.schedule import parse
 from ingest.watch import watchable

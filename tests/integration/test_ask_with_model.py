@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.schemas import AnswerOut
+from app.schemas.questions import AnswerOut
 from app.server import Background
 from app.service import Service
 from rag.answer import EXTRACTIVE, Assistant

@@ -17,7 +17,10 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr, TypeAdapter
 
 from app.main import create_app
-from app.schemas import AnswerOut, AskRequest, CollectionIn, SourceIn, TextDocumentIn
+from app.schemas.collections import CollectionIn
+from app.schemas.documents import TextDocumentIn
+from app.schemas.questions import AnswerOut, AskRequest
+from app.schemas.sources import SourceIn
 from app.server import Background
 from app.service import Service
 from rag.answer import Assistant

@@ -1,0 +1,256 @@
+"""Questions over the wire, their passages and answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from app.schemas.common import MAX_TURNS, Name, PlaceOut, Strict, Text
+from rag.errors import InvalidInput
+from rag.models import Answer, Citation, Hit, Support
+
+
+class TurnIn(Strict):
+    role: Literal["user", "assistant"]
+    content: Annotated[str, StringConstraints(max_length=20_000)]
+
+
+class SearchRequest(Strict):
+    question: Text = Field(examples=["How long is the warranty of the TL-1207?", "TL-1207 的保修期是多久？"])
+    collection: Name | list[Name] | None = Field(
+        None, description="One name, several, or none for all.", examples=["default"]
+    )
+    top_k: int | None = Field(None, ge=1, le=50, description="Passages to look for.")
+    as_of: AwareDatetime | date | None = Field(
+        None,
+        description="Search what was active then: a time with its zone, or a day, which means its end in UTC.",
+        examples=["2026-03-31", "2026-03-31T12:00:00Z"],
+    )
+
+    def moment(self) -> datetime | None:
+        """`as_of` as a time in UTC. Raises InvalidInput for one that is still to come."""
+        if self.as_of is None:
+            return None
+        if isinstance(self.as_of, datetime):
+            moment = self.as_of.astimezone(UTC)
+        else:
+            moment = datetime.combine(self.as_of, time.max, UTC)
+        if moment.date() > datetime.now(UTC).date():
+            raise InvalidInput(f"as_of is {self.as_of}, which is still to come.", remedy="Leave it out to ask now.")
+        return moment
+
+
+class AskRequest(SearchRequest):
+    history: list[TurnIn] = Field(
+        default_factory=list, max_length=MAX_TURNS, description="Earlier turns, oldest first."
+    )
+    stream: bool = Field(False, description="Answer as server-sent events.")
+
+
+class HitOut(PlaceOut):
+    document_id: str
+    version: int
+    title: str
+    uri: str
+    chunk_id: str
+    start: int = Field(description="Offset in the version's text, in Unicode code points.")
+    end: int
+    text: str
+    score: float = Field(description="0 … 1, higher is better; comparable within one response.")
+    arms: dict[str, float] = Field(description="Each arm's own score: cosine of the vectors, BM25 of the terms.")
+
+    @classmethod
+    def of(cls, hit: Hit) -> HitOut:
+        return cls(
+            document_id=hit.document_id,
+            version=hit.version,
+            title=hit.title,
+            uri=hit.uri,
+            chunk_id=str(hit.chunk_id),
+            start=hit.start,
+            end=hit.end,
+            text=hit.text,
+            score=round(hit.score, 4),
+            arms={name: round(score, 4) for name, score in hit.arms.items()},
+            **PlaceOut.fields_of(hit.place),
+        )
+
+
+class Hits(BaseModel):
+    hits: list[HitOut]
+    evidence: float = Field(
+        description="0 … 1: how surely the passages speak of what was asked. A question with too little is refused."
+    )
+    not_kept: int = Field(description="With `as_of`: documents whose version of then is no longer kept.")
+    timings_ms: dict[str, float]
+
+
+class CitationOut(PlaceOut):
+    n: int
+    document_id: str
+    version: int
+    title: str
+    uri: str
+    chunk_id: str
+    start: int = Field(description="Offset in the version's text, in Unicode code points.")
+    end: int
+    quote: str = Field(description="The version's text from start to end, character for character.")
+    support: Support
+
+    @classmethod
+    def of(cls, citation: Citation) -> CitationOut:
+        return cls(
+            n=citation.n,
+            document_id=citation.document_id,
+            version=citation.version,
+            title=citation.title,
+            uri=citation.uri,
+            chunk_id=str(citation.chunk_id),
+            start=citation.start,
+            end=citation.end,
+            quote=citation.quote,
+            support=citation.support,
+            **PlaceOut.fields_of(citation.place),
+        )
+
+
+class SentenceOut(BaseModel):
+    text: str
+    start: int = Field(description="Offset in `answer`.")
+    end: int
+    citations: list[int]
+    support: Support
+
+
+class ClosestOut(PlaceOut):
+    document_id: str
+    title: str
+    uri: str
+    text: str
+    score: float
+
+
+class RefusalOut(BaseModel):
+    reason: str
+    searched: dict[str, int] = Field(description="Collection → documents searched.")
+    closest: list[ClosestOut]
+
+
+class UsageOut(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+ANSWER_EXAMPLE: dict[str, Any] = {
+    "id": "ans_3f9c2b7e51d04a86",
+    "answer": "The TL-1207 is covered for 36 months from the date of delivery. [1]",
+    "refused": False,
+    "refusal": None,
+    "citations": [
+        {
+            "n": 1,
+            "document_id": "doc_5b1e0c9a77d2f340",
+            "version": 1,
+            "title": "Warranty",
+            "uri": "site/warranty.html",
+            "page": None,
+            "page_label": None,
+            "section": "Warranty › Periods",
+            "row": None,
+            "chunk_id": "118",
+            "start": 412,
+            "end": 475,
+            "quote": "The TL-1207 is covered for 36 months from the date of delivery.",
+            "support": "supported",
+        }
+    ],
+    "sentences": [
+        {
+            "text": "The TL-1207 is covered for 36 months from the date of delivery.",
+            "start": 0,
+            "end": 63,
+            "citations": [1],
+            "support": "supported",
+        }
+    ],
+    "standalone_question": "How long is the warranty of the TL-1207?",
+    "language": "en",
+    "model": "extractive",
+    "degraded": None,
+    "left_out": 0,
+    "as_of": None,
+    "not_kept": 0,
+    "usage": {"prompt_tokens": 0, "completion_tokens": 0},
+    "timings_ms": {"embed": 11.2, "look_up": 6.4, "fuse": 0.3, "total": 43.0},
+}
+
+
+class AnswerOut(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": ANSWER_EXAMPLE})
+
+    id: str
+    answer: str = Field(description="With [n] behind each sentence that has a source.")
+    refused: bool = Field(description="True when there was not enough evidence; `answer` then says why.")
+    refusal: RefusalOut | None
+    citations: list[CitationOut]
+    sentences: list[SentenceOut]
+    standalone_question: str = Field(description="The question as it was searched for.")
+    language: str
+    model: str
+    degraded: str | None = Field(description="Why the configured language model did not answer; null when it did.")
+    left_out: int = Field(description="Passages that were found and did not fit the model's window.")
+    as_of: datetime | None = Field(description="The time that was asked about; null for now.")
+    not_kept: int = Field(description="With `as_of`: documents whose version of then is no longer kept.")
+    usage: UsageOut
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def of(cls, answer: Answer) -> AnswerOut:
+        refusal = answer.refusal
+        return cls(
+            id=answer.id,
+            answer=answer.answer,
+            refused=answer.refused,
+            refusal=RefusalOut(
+                reason=refusal.reason,
+                searched=dict(refusal.searched),
+                closest=[
+                    ClosestOut(
+                        document_id=item.document_id,
+                        title=item.title,
+                        uri=item.uri,
+                        text=item.text,
+                        score=round(item.score, 4),
+                        **PlaceOut.fields_of(item.place),
+                    )
+                    for item in refusal.closest
+                ],
+            )
+            if refusal
+            else None,
+            citations=[CitationOut.of(citation) for citation in answer.citations],
+            sentences=[
+                SentenceOut(
+                    text=item.text, start=item.start, end=item.end, citations=list(item.citations), support=item.support
+                )
+                for item in answer.sentences
+            ],
+            standalone_question=answer.standalone_question,
+            language=answer.language,
+            model=answer.model,
+            degraded=answer.degraded,
+            left_out=answer.left_out,
+            as_of=answer.as_of,
+            not_kept=answer.not_kept,
+            usage=UsageOut(prompt_tokens=answer.usage.prompt_tokens, completion_tokens=answer.usage.completion_tokens),
+            timings_ms=dict(answer.timings_ms),
+        )
+
+
+class KeptAnswerOut(BaseModel):
+    id: str
+    question: str
+    answer: AnswerOut
+    created_at: datetime
