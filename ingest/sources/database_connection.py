@@ -38,7 +38,9 @@ class Snapshot:
     """A connection in its read-only transaction, and the results that are still open on it."""
 
     connection: Connection
+    began: float  # seconds since 1970; what changed before may be in it
     results: list[CursorResult[Any]] = field(default_factory=list)
+    server_ahead: float = 0.0  # seconds, its clock against ours
 
 
 class Database:
@@ -82,9 +84,10 @@ class Database:
         """A connection inside one read-only transaction that sees one state of all tables."""
         connection = self.ask("connect", self._engine.connect)
         driver_connection = connection.connection.dbapi_connection
-        snapshot = Snapshot(connection)
+        snapshot = Snapshot(connection, began=time.time())
         try:
             self.ask("connect", lambda: self._begin(connection))
+            snapshot.server_ahead = self.ask("connect", lambda: self._server_ahead(connection))
             yield snapshot
         finally:
             # Nothing was written, so hang up: closing politely would first read a half-read table to its end.
@@ -177,6 +180,13 @@ class Database:
                 "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
             ):
                 connection.exec_driver_sql(statement)
+
+    def _server_ahead(self, connection: Connection) -> float:
+        """Its clock against ours, in seconds. A file has none of its own."""
+        clocks = {"postgresql": "SELECT extract(epoch FROM now())"}
+        clocks |= dict.fromkeys(("mysql", "mariadb"), "SELECT unix_timestamp(now(6))")
+        clock = clocks.get(self.dialect)
+        return 0.0 if clock is None else float(connection.exec_driver_sql(clock).scalar_one()) - time.time()
 
     # ── errors ────────────────────────────────────────────────────────────────────────────────
 

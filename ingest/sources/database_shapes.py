@@ -67,6 +67,7 @@ class Reading:
     table: str = ""
     references: tuple[Reference, ...] = ()
     key_is_unique: bool = True
+    query: str | None = None  # instead of a table
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)

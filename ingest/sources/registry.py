@@ -95,12 +95,12 @@ def _web(config: Mapping[str, Any], limits: Limits, verify: bool) -> Source:
     )
 
 
-def _database(config: Mapping[str, Any], limits: Limits, _verify: bool) -> Source:
+def _database(config: Mapping[str, Any], limits: Limits, verify: bool) -> Source:
     options = {
         key: value for key, value in config.items() if key not in ("url_env", "passwords_env") and value is not None
     }
     url = _secret(str(config["url_env"]), prefix=_DATABASE_PREFIX)
-    return DatabaseSource(url=url, allowed_roots=limits.allowed_roots, **options)
+    return DatabaseSource(url=url, allowed_roots=limits.allowed_roots, verify=verify, **options)
 
 
 def _secret(variable: str, *, prefix: str = _PREFIX) -> str:

@@ -8,16 +8,19 @@ import sqlite3
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.sources import database
 from ingest.sources.database import DatabaseSource
+from ingest.sources.database_stamps import Moment
 from ingest.sources.rows import (
     Field,
     is_code,
@@ -29,8 +32,12 @@ from ingest.sources.rows import (
     row_parsed,
     value_text,
 )
-from rag.errors import AttestError, InvalidInput, NotAllowed, SourceError
+from ingest.sync import SyncOptions
+from rag.catalog import knowledge
+from rag.catalog.jobs import Counts
+from rag.errors import AttestError, DocumentError, InvalidInput, NotAllowed, SourceError
 from rag.models import Item, Original, Unlisted
+from tests.bases import Bases, Runs, runs_in
 
 SHOP = """
 CREATE TABLE maker (id INTEGER PRIMARY KEY, name TEXT, country TEXT);
@@ -415,6 +422,299 @@ def test_indexes_for_full_text_search_are_no_tables(tmp_path: Path) -> None:
         "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE VIRTUAL TABLE f USING fts5(body); CREATE VIEW v AS SELECT 1"
     )
     assert DatabaseSource(url=make(tmp_path / "a.db", script)).check() == ["t"]
+
+
+# ── updated-at ────────────────────────────────────────────────────────────────────────────────
+
+NOTES = """
+CREATE TABLE author (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE note (
+    id INTEGER PRIMARY KEY, body TEXT, author_id INTEGER REFERENCES author ON DELETE SET NULL, changed_at DATETIME);
+INSERT INTO author VALUES (1, 'Ada'), (2, 'Bo');
+WITH RECURSIVE n(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM n WHERE id < 19)
+INSERT INTO note SELECT id, 'Note ' || id || ' speaks of pumps.', 1 + id % 2, '2026-01-01 10:00:00' FROM n;
+"""
+
+
+class Counting(DatabaseSource):
+    """Counts the rows that it was given, by what was asked: `whole`, `narrow` (key and stamp), `keyed`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.rows = dict.fromkeys(("whole", "narrow", "keyed"), 0)
+
+    def _stream(self, snapshot: Any, start: Any) -> Any:
+        names, rows = super()._stream(snapshot, start)
+        statement = str(snapshot.results[0].context.statement).casefold()
+        how = "keyed" if " in (" in statement or " = ?" in statement else "narrow"
+        if "body" in statement.partition(" from ")[0] or "*" in statement:
+            how = how if how == "keyed" else "whole"
+
+        def counted() -> Iterator[Any]:
+            for row in rows:
+                self.rows[how] += 1
+                yield row
+
+        return names, counted()
+
+
+class Followed:
+    """A table that is synced again and again."""
+
+    def __init__(self, folder: Path, script: str = NOTES, **options: Any) -> None:
+        self.path = folder / "notes.db"
+        self.url = make(self.path, script)
+        self.options = {"tables": ["note"], "updated_at": "changed_at"} | options
+        self.bases = Bases(folder / "base")
+        self.bases.folder.mkdir()
+        self.runs: Runs = runs_in(self.bases.open())
+        self.rows: dict[str, int] = {}
+
+    def run(self, *statements: str) -> None:
+        connection = sqlite3.connect(self.path)
+        with connection:
+            connection.execute("PRAGMA foreign_keys = ON")
+            for statement in statements:
+                connection.execute(statement)
+        connection.close()
+
+    def source(self, **options: Any) -> Counting:
+        return Counting(url=self.url, **(self.options | options))
+
+    def sync(self, *, verify: bool = False, allow_deletes: bool = False, **options: Any) -> tuple[Counts, int]:
+        """What it did, and how many texts were embedded."""
+        before = len(self.bases.embedder.embedded)
+        source = self.source(verify=verify, **options)
+        report = self.runs.make().run(source, SyncOptions(verify=verify, allow_deletes=allow_deletes))
+        assert report.problem is None
+        self.rows = source.rows
+        return report.counts, len(self.bases.embedder.embedded) - before
+
+    def state(self, key: str) -> Mapping[str, str]:
+        with self.runs.base.catalog.read() as snapshot:
+            return knowledge.known_documents(snapshot, self.runs.source.id)[key].state
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Iterator[Followed]:
+    followed = Followed(tmp_path)
+    yield followed
+    followed.bases.assert_sound()
+    followed.bases.close()
+
+
+def test_rows_whose_stamp_stood_are_not_read(notes: Followed) -> None:
+    assert notes.sync() == (Counts(added=20), 20)
+    assert notes.rows == {"whole": 20, "narrow": 0, "keyed": 0}
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    assert notes.rows == {"whole": 0, "narrow": 20, "keyed": 0}
+
+
+def test_rows_inserted_updated_deleted_and_given_another_key_are_read_by_their_keys(notes: Followed) -> None:
+    notes.sync()
+    notes.run(
+        "INSERT INTO note VALUES (20, 'Note 20 speaks of valves.', 1, '2026-01-02 10:00:00')",
+        "UPDATE note SET body = 'Note 1 speaks of storms.', changed_at = '2026-01-02 10:00:00' WHERE id = 1",
+        "UPDATE note SET changed_at = '2026-01-02 10:00:00' WHERE id = 3",  # nothing else of it
+        "UPDATE note SET body = 'Note 6 is back.', changed_at = '2025-12-01 10:00:00' WHERE id = 6",  # an older stamp
+        "DELETE FROM note WHERE id = 4",
+        "UPDATE note SET id = 105 WHERE id = 5",
+    )
+    counts, embedded = notes.sync(batch_rows=2)
+    assert counts == Counts(added=2, changed=2, unchanged=16, deleted=2)
+    assert embedded <= 4
+    assert notes.rows == {"whole": 0, "narrow": 20, "keyed": 5}
+    assert {"note/20", "note/105"} <= set(notes.runs.documents())
+    assert not {"note/4", "note/5"} & set(notes.runs.documents())
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    assert notes.rows["keyed"] == 0
+
+
+def test_a_change_behind_a_stamp_that_stood_is_found_by_verify(notes: Followed) -> None:
+    notes.sync()
+    notes.run("UPDATE note SET body = 'Note 2 speaks of rivers.' WHERE id = 2")
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    counts, embedded = notes.sync(verify=True)
+    assert counts == Counts(changed=1, unchanged=19)
+    assert embedded == 1
+    assert notes.rows == {"whole": 20, "narrow": 0, "keyed": 0}
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    assert notes.rows == {"whole": 0, "narrow": 20, "keyed": 0}
+
+
+@pytest.mark.parametrize("stamp", ["NULL", "''", "'soon'", "'01.02.2026 10:00'"])
+def test_a_row_without_a_stamp_that_says_when_is_always_read(notes: Followed, stamp: str) -> None:
+    notes.run(f"UPDATE note SET changed_at = {stamp} WHERE id < 3")
+    notes.sync()
+    notes.run("UPDATE note SET body = 'Note 2 speaks of rivers.' WHERE id = 2")
+    assert notes.sync() == (Counts(changed=1, unchanged=19), 1)
+    assert notes.rows["keyed"] == 3
+    assert notes.sync() == (Counts(unchanged=20), 0)
+
+
+def test_a_renamed_label_is_read_in_the_rows_that_use_it(notes: Followed) -> None:
+    notes.sync()
+    notes.run("INSERT INTO author VALUES (3, 'Cy')")  # nobody's label
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    assert notes.rows["keyed"] == 0
+    notes.run("UPDATE author SET name = 'Zoe' WHERE id = 2")
+    assert notes.sync() == (Counts(changed=10, unchanged=10), 10)
+    assert notes.rows == {"whole": 0, "narrow": 20, "keyed": 10}
+    notes.run("DELETE FROM author WHERE id = 2")  # sets the rows' key to NULL, and no stamp
+    assert notes.sync()[0] == Counts(changed=10, unchanged=10)
+
+
+def test_rows_that_are_read_in_another_way_are_read_again_once(notes: Followed) -> None:
+    notes.sync()
+    notes.run("ALTER TABLE note ADD COLUMN place TEXT DEFAULT 'Lyon'")
+    assert notes.sync()[0] == Counts(changed=20)
+    assert notes.sync(text_columns=["body"])[0] == Counts(changed=20)
+    assert notes.sync(text_columns=["body"]) == (Counts(unchanged=20), 0)
+    assert notes.rows == {"whole": 0, "narrow": 20, "keyed": 0}
+
+
+def test_states_of_older_catalogs_are_read_once_and_embed_nothing(notes: Followed) -> None:
+    notes.sync()
+    with notes.runs.base.catalog.write() as connection:
+        for known in knowledge.known_documents(connection, notes.runs.source.id).values():
+            old = {name: value for name, value in known.state.items() if name in ("sha256", "updated_at")}
+            digest = known.content_sha256
+            knowledge.touch_document(connection, known.document_id, state=old, content_sha256=digest)
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    assert notes.rows == {"whole": 20, "narrow": 0, "keyed": 0}
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    assert notes.rows == {"whole": 0, "narrow": 20, "keyed": 0}
+
+
+def test_a_row_stamped_just_now_is_looked_at_again(notes: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may change once more within the second that its stamp can tell."""
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    notes.run(f"UPDATE note SET changed_at = '{now}' WHERE id = 7")
+    notes.sync()
+    assert notes.state("note/7")["unsettled"] == "1"
+    notes.run("UPDATE note SET body = 'Note 7 speaks of rivers.' WHERE id = 7")
+
+    def later(earliest: float, latest: float, server_ahead: float) -> Moment:
+        return Moment(earliest + 100, latest + 100, server_ahead)
+
+    monkeypatch.setattr(database, "Moment", later)
+    assert notes.sync() == (Counts(changed=1, unchanged=19), 1)
+    assert notes.rows["keyed"] == 1
+    assert "unsettled" not in notes.state("note/7")
+    assert notes.sync() == (Counts(unchanged=20), 0)
+    assert notes.rows["keyed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("stamp", "unsettled"),
+    [
+        ("2026-03-01 11:59:59", True),
+        ("2026-03-01 11:59:57.5", True),
+        ("2026-03-01 11:59:56", False),
+        ("2026-03-01 12:00:01", True),  # a clock that is a little ahead
+        ("2026-03-01 17:44:59", True),  # Kathmandu's
+        ("2026-03-01 05:59:59-06:00", True),
+        ("2026-03-01 17:59:59+00", False),  # somebody's future
+        ("2026-03-01 11:59", True),
+        ("2026-03-01 11:58", False),
+        ("2026-03-01", True),  # the day goes on
+        ("2026-02-28 00:00:00", True),  # and somewhere the day before
+        ("2026-02-26", False),
+        ("20260301", True),
+        ("20260301115959", True),
+        ("1772366399", True),
+        ("1772366390", False),
+        ("1772366399500", True),
+        ("17", False),  # a row version
+        ("00000000000007d1", False),
+    ],
+)
+def test_a_stamp_is_unsettled_while_its_tick_goes_on(stamp: str, unsettled: bool) -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
+    assert Moment(noon, noon).unsettled(stamp) == unsettled
+    assert Moment(noon - 40, noon - 40, server_ahead=40).unsettled(stamp) >= unsettled
+
+
+def test_too_many_rows_that_moved_are_read_with_the_table(notes: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_MOST_BY_KEY", 5)
+    notes.sync()
+    notes.run("UPDATE note SET body = body || '!', changed_at = '2026-01-02 10:00:00' WHERE id > 12")
+    assert notes.sync() == (Counts(changed=7, unchanged=13), 7)
+    assert notes.rows == {"whole": 20, "narrow": 20, "keyed": 0}
+
+
+def test_a_row_that_its_key_does_not_find_again_is_not_gone(tmp_path: Path) -> None:
+    """SQLite keeps NULL in a primary key, text that is no text, and texts that only look like its key."""
+    script = (
+        "CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT, changed_at TEXT);"
+        "INSERT INTO note VALUES (NULL, 'one', '2026-01-01'), ('a', 'two', '2026-01-01'),"
+        " (CAST(x'62ff' AS TEXT), 'three', '2026-01-01'), (x'00', 'four', '2026-01-01')"
+    )
+    followed = Followed(tmp_path, script)
+    assert followed.sync()[0] == Counts(added=4)
+    assert followed.sync()[0] == Counts(unchanged=4)
+    followed.run("UPDATE note SET body = body || '!', changed_at = '2026-01-02' WHERE id IS NOT NULL")
+    assert followed.sync()[0] == Counts(changed=3, unchanged=1)
+    assert len(followed.runs.documents()) == 4
+    followed.bases.close()
+
+
+def test_rows_of_a_query_go_by_their_stamps_too(tmp_path: Path) -> None:
+    query = "SELECT id, body, ':x 100%' AS mark, changed_at FROM note WHERE body LIKE '%pumps%' ORDER BY id -- all"
+    followed = Followed(tmp_path, tables=None, query=query, key=["id"])
+    assert followed.sync() == (Counts(added=20), 20)
+    followed.run(
+        "UPDATE note SET body = 'More pumps.', changed_at = '2026-01-02 10:00:00' WHERE id = 1",
+        "DELETE FROM note WHERE id = 2",
+    )
+    assert followed.sync() == (Counts(changed=1, unchanged=18, deleted=1), 1)
+    assert followed.rows["keyed"] == 1
+    assert followed.sync() == (Counts(unchanged=19), 0)
+    followed.bases.close()
+
+
+def test_a_query_that_stands_only_alone_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed(tmp_path, tables=None, query="SELECT id, body, changed_at FROM note", key=["id"])
+    followed.sync()
+
+    def refused(_query: str) -> Any:
+        return sa.text("SELECT * FROM nowhere")
+
+    monkeypatch.setattr(database, "select_nothing", refused)
+    assert followed.sync() == (Counts(unchanged=20), 0)
+    assert followed.rows == {"whole": 20, "narrow": 0, "keyed": 0}
+    followed.bases.close()
+
+
+def test_two_rows_with_one_key_are_said_at_each_listing(tmp_path: Path) -> None:
+    script = (
+        "CREATE TABLE note (id INTEGER, body TEXT, changed_at TEXT);"
+        "INSERT INTO note VALUES (1, 'one', '2026-01-01'), (1, 'two', '2026-01-01'), (2, 'three', '2026-01-01')"
+    )
+    followed = Followed(tmp_path, script, key=["id"])
+    assert followed.sync()[0] == Counts(added=2, failed=1)
+    assert followed.sync()[0] == Counts(unchanged=2, failed=1)
+    followed.bases.close()
+
+
+def test_a_row_that_stood_can_be_loaded_all_the_same(notes: Followed) -> None:
+    notes.sync()
+    source = notes.source()
+    with notes.runs.base.catalog.read() as snapshot:
+        known = {key: item.state for key, item in knowledge.known_documents(snapshot, notes.runs.source.id).items()}
+    found = {entry.key: entry for entry in source.items(known) if isinstance(entry, Item)}
+    assert found["note/3"].unchanged
+    assert found["note/3"].uri == "notes/note/3"
+    assert found["note/3"].load().data == b"Id: 3\nBody: Note 3 speaks of pumps.\nAuthor: Bo"
+    assert found["note/3"].load().state == known["note/3"] == found["note/3"].state
+    notes.run("DELETE FROM note WHERE id = 3")
+    with pytest.raises(DocumentError, match="deleted"):
+        found["note/3"].load()
+
+
+def test_rows_with_binary_keys_are_different_rows(tmp_path: Path) -> None:
+    script = "CREATE TABLE t (id BLOB PRIMARY KEY, v TEXT); INSERT INTO t VALUES (x'0001', 'a'), (x'0002', 'b')"
+    assert set(texts(make(tmp_path / "a.db", script))) == {"t/0001", "t/0002"}
 
 
 # ── bad input ─────────────────────────────────────────────────────────────────────────────────
