@@ -56,6 +56,7 @@ _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff\u0640"))
 _CONNECTORS = re.compile(r"[^\w" + _MARKS + r"]+|_+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_DECADE = re.compile(r"(?:1\d|20)\d0s")
 _HUMP = re.compile(r"(?<=[a-z]{2})(?=[A-Z][a-z])")
 _QUOTES = str.maketrans("’‘ʼ", "'''")
 
@@ -223,6 +224,9 @@ def _word_terms(run: str) -> Iterator[str]:
         yield from (_stem(hump.lower()) for hump in humps if len(humps) > 1)
         return
     yield whole
+    if _DECADE.fullmatch(whole):  # the 1980s
+        yield whole[:-1]
+        return
     yield from _parts(run, whole)
 
 
@@ -254,6 +258,15 @@ def _without_accents(run: str) -> str:
 _stemmers = threading.local()  # a Stemmer may not be shared between threads
 
 
+# British stems that become American ones by no rule; those of behaviour, organise and analyse do by one.
+_AMERICAN = dict(
+    centr="center", theatr="theater", metr="meter", kilometr="kilomet", litr="liter", fibr="fiber", defenc="defens",
+    offenc="offens", licenc="licens", catalogu="catalog", dialogu="dialog", programm="program",
+)  # fmt: skip
+_OUR = re.compile(r"our(?=$|it$|abl$)")
+
+
+@lru_cache(maxsize=1 << 16)  # four in five words of a text were there before
 def _stem(word: str) -> str:
     if not word.isascii():
         return word
@@ -263,7 +276,11 @@ def _stem(word: str) -> str:
 
         stemmer = _stemmers.english = Stemmer.Stemmer("english")
     stemmed: str = stemmer.stemWord(word)
-    return stemmed
+    if len(stemmed) > 5:
+        if stemmed.endswith(("is", "ys")):
+            return f"{stemmed[:-1]}z"
+        stemmed = _OUR.sub("or", stemmed)
+    return _AMERICAN.get(stemmed, stemmed)
 
 
 def _is_stop_word(word: str, *, shouted: bool) -> bool:

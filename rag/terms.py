@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tantivy import Index, IndexWriter, Query, Schema
 
 # Part of every marker: a change in the fields below or in `rag.language.terms` raises it, and old folders are rebuilt.
-FORMAT = 2
+FORMAT = 3
 HEADING_BOOST = 1.5
 CODE_BOOST = 3.0
 MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count
@@ -55,9 +55,9 @@ class _Search:
     index: Index
     schema: Schema
 
-    def search(self, question: str, *, k: int) -> list[tuple[int, float]]:
+    def search(self, question: str, *, k: int, among: Sequence[int] | None = None) -> list[tuple[int, float]]:
         wanted = query_terms(question)[:MOST_QUERY_TERMS]
-        if not wanted or k < 1:
+        if not wanted or k < 1 or (among is not None and not len(among)):
             return []
         with _rust():
             searcher = self.index.searcher()
@@ -67,7 +67,10 @@ class _Search:
                 having = min(searcher.doc_freq("body", term), searcher.num_docs)
                 return inverse_document_frequency(searcher.num_docs, having) / highest
 
-            found = searcher.search(_any_term(self.schema, _weighed(wanted, rarity)), k, count=False).hits
+            query = _any_term(self.schema, _weighed(wanted, rarity))
+            if among is not None:
+                query = _only(query, _any_key(self.schema, list(among)))
+            found = searcher.search(query, k, count=False).hits
             keys = searcher.fast_field_values("key", [address for _, address in found])
         return [(int(key), float(score)) for key, (score, _) in zip(keys, found, strict=True)]
 
@@ -142,8 +145,10 @@ class TantivyIndex:
                 self._drop_writer(space)  # what it holds uncommitted goes with it
                 raise
 
-    def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
-        return self._opened(space).search(question, k=k)
+    def search(
+        self, space: str, question: str, *, k: int, among: Sequence[int] | None = None
+    ) -> list[tuple[int, float]]:
+        return self._opened(space).search(question, k=k, among=among)
 
     def rarity(self, space: str, terms: Sequence[str]) -> list[float]:
         return self._opened(space).rarity(terms)
@@ -306,6 +311,14 @@ def _any_key(schema: Schema, keys: list[int]) -> Query:
     import tantivy
 
     return tantivy.Query.term_set_query(schema, "key", keys)
+
+
+def _only(query: Query, allowed: Query) -> Query:
+    """What matches both, scored as by the first alone. 100,000 chunks: 3 ms for 10 keys, 66 for 20,000."""
+    import tantivy
+
+    must = tantivy.Occur.Must
+    return tantivy.Query.boolean_query([(must, query), (must, tantivy.Query.const_score_query(allowed, 0.0))])
 
 
 def _any_term(schema: Schema, wanted: Mapping[str, float]) -> Query:

@@ -37,6 +37,21 @@ class TestTerms:
         assert terms("Employees' REFUNDED policies") == ["employe", "refund", "polici"]
 
     @pytest.mark.parametrize(
+        ("british", "american"),
+        [
+            ("behaviour", "behaviors"),
+            ("favourite", "favorite"),
+            ("organisations", "organization"),
+            ("analysed", "analyzing"),
+            ("kilometres", "kilometer"),
+            ("licence", "licensed"),
+        ],
+    )
+    def test_british_and_american_spelling_are_one_term(self, british: str, american: str) -> None:
+        assert terms(british) == terms(american)
+        assert terms("our hour") == ["our", "hour"]
+
+    @pytest.mark.parametrize(
         ("text", "expected"),
         [
             ("A-1207", {"a-1207", "a1207", "1207"}),
@@ -57,6 +72,7 @@ class TestTerms:
             ("30天", {"30", "30天", "天"}),
             ("休假 30 天", {"30", "30天"}),
             ("café", {"cafe"}),
+            ("the 1980s", {"1980s", "1980"}),
             ("Müller’s", {"muller"}),
             ("AT&T", {"at&t"}),
         ],
