@@ -209,6 +209,11 @@ def _tagged(run: str) -> Iterator[_Word]:
             yield _Word(word, name, 1.0 if part.startswith(_NOUN) else _VERB_SHARE)
 
 
+def tagged(text: str) -> list[tuple[str, str]]:
+    """Chinese in words, each with jieba's part of speech (`n`, `ns`, `v`, `r`, `eng`, …)."""
+    return [(word, part) for word, part in _jieba().tag(text)]
+
+
 @lru_cache(maxsize=1)
 def _jieba() -> Jieba:
     from rjieba import Jieba
