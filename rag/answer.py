@@ -19,6 +19,7 @@ from rag.context import Context, pack
 from rag.errors import ModelError, ModelSilent
 from rag.evidence import ENOUGH, evidence, explain
 from rag.extract import Extract, extract
+from rag.filters import Filter
 from rag.followup import needs_history, standalone
 from rag.knowledge import KnowledgeBase
 from rag.language import language_of
@@ -41,6 +42,7 @@ class Question:
     history: tuple[Turn, ...] = ()
     top_k: int = 8
     as_of: datetime | None = None  # what was active then, instead of now
+    filters: Filter | None = None  # only documents of which this is true
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,12 @@ class Assistant:
     def search(self, question: Question) -> Found:
         collections = self._base.collections(question.collections)
         return retrieve(
-            question.text, base=self._base, collections=collections, k=question.top_k, as_of=question.as_of
+            question.text,
+            base=self._base,
+            collections=collections,
+            k=question.top_k,
+            as_of=question.as_of,
+            filters=question.filters,
         )
 
     def stream(self, question: Question) -> Iterator[Event]:

@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from rag.arms import Arms, Past, Present
-from rag.catalog import history, indexes, knowledge, versions
+from rag.arms import Among, Arms, CachedTerms, Exact, Present, Sieved
+from rag.catalog import filtering, history, indexes, knowledge, versions
 from rag.catalog.engine import Catalog, Connection, last_change
 from rag.catalog.history import Traces
 from rag.catalog.indexes import Index
 from rag.catalog.versions import Flip
 from rag.errors import Unavailable
 from rag.exact import ExactIndex
+from rag.filters import Filter
 from rag.gate import Gate
 from rag.models import Collection
 from rag.ports import TermEntry, TermIndex, VectorIndex, Vectors
@@ -35,6 +36,9 @@ _PREPARED_TERMS, _PREPARED_VECTORS = 500, 250
 _BROUGHT = 1_000  # vectors between two looks at whether the process ends
 _ADDED = 500  # chunks between two looks whether to stop
 _PASTS = 2  # indexes of the past that stay in memory: a conversation about one moment asks more than once
+# Chunks that a filter leaves, up to which their vectors are searched exactly, out of the catalog.
+_FEW = 20_000
+_FILTERED = 40_000  # vectors of such that stay in memory: the next question often has the same filter, and takes 2 ms
 
 
 def term_space(index_id: int) -> str:
@@ -61,7 +65,8 @@ class Caches:
         self._prepare_vectors: Callable[[], None] | None = prepare_vectors
         self._exact_change: dict[int, int] = {}
         self._counted: dict[int, tuple[int, int]] = {}  # index → (change, documents)
-        self._pasts: OrderedDict[tuple[int, int], Past] = OrderedDict()  # by index and change, latest use last
+        self._pasts: OrderedDict[tuple[int, int], Exact] = OrderedDict()  # by index and change, latest use last
+        self._filtered: OrderedDict[tuple[int, ...], tuple[list[int], Vectors]] = OrderedDict()  # by keys, the same way
         self._past_lock = threading.Lock()
         self._attached: set[int] = set()
         self._writing = threading.RLock()  # one writer at a time
@@ -90,8 +95,10 @@ class Caches:
                     self._detach(problem)
         return self._load_exact(snapshot, index_id).search(index_id, vector, k=k)
 
-    def search_terms(self, index_id: int, question: str, *, k: int) -> list[tuple[int, float]]:
-        return self._terms.search(term_space(index_id), question, k=k)
+    def search_terms(
+        self, index_id: int, question: str, *, k: int, among: Sequence[int] | None = None
+    ) -> list[tuple[int, float]]:
+        return self._terms.search(term_space(index_id), question, k=k, among=among)
 
     def term_rarity(self, index_id: int, terms: Sequence[str]) -> list[float]:
         return self._terms.rarity(term_space(index_id), terms)
@@ -105,14 +112,22 @@ class Caches:
             self._counted[collection.index_id] = known
         return known[1]
 
-    def arms(self, snapshot: Connection, collection: Collection, *, at: int | None = None) -> Arms:
-        """The collection's index as it is, inside the gate; or as it was right after a change.
+    def arms(
+        self, snapshot: Connection, collection: Collection, *, at: int | None = None, filters: Filter | None = None
+    ) -> Arms:
+        """The collection's index as it is, inside the gate; or as it was right after a change; or what a filter leaves
+        of either.
 
         The past takes about as long as indexing its terms again, and the latest few stay in memory. It needs no gate:
         what was then does not change any more.
         """
+        if filters is not None:
+            return self._filtered_arms(snapshot, collection, at=at, filters=filters)
         if at is None:
             return Present(self, snapshot, collection)
+        return self._past(snapshot, collection, at)
+
+    def _past(self, snapshot: Connection, collection: Collection, at: int) -> Exact:
         wanted = collection.index_id, at
         with self._past_lock:
             if wanted not in self._pasts:
@@ -120,11 +135,59 @@ class Caches:
                 found, matrix = versions.vectors_of(snapshot, keys)
                 terms = self._terms.occasion(versions.term_entries(snapshot, keys))
                 documents = history.count_at(snapshot, collection.index_id, at)
-                self._pasts[wanted] = Past(at, documents, found, matrix, terms)
+                self._pasts[wanted] = Exact(at, documents, found, matrix, terms)
             self._pasts.move_to_end(wanted)
             while len(self._pasts) > _PASTS:
                 self._pasts.popitem(last=False)
             return self._pasts[wanted]
+
+    def _filtered_arms(self, snapshot: Connection, collection: Collection, *, at: int | None, filters: Filter) -> Arms:
+        """Few chunks are searched exactly. Of many, both arms are asked for more until enough of them has come, so
+        that a filter never costs what would have been found without one."""
+        index_id = collection.index_id
+        ids = filtering.document_ids(snapshot, filters, collection_id=collection.id, index_id=index_id, at=at)
+        if at is not None:
+            past = self._past(snapshot, collection, at)
+            kept = set(filtering.chunk_keys(snapshot, ids, index_id=index_id, at=at) or [])
+            rows = [row for row, key in enumerate(past.keys) if key in kept]
+            keys = [past.keys[row] for row in rows]
+            return Exact(at, len(ids), keys, past.vectors[rows], Among(past.terms, keys))
+        few = filtering.chunk_keys(snapshot, ids, index_id=index_id, at=None, at_most=_FEW)
+        if few is not None:
+            keys, matrix = self._vectors_kept(snapshot, few)
+            return Exact(None, len(ids), keys, matrix, Among(CachedTerms(self, index_id), few))
+
+        def documents_of(keys: Sequence[int]) -> Mapping[int, str]:
+            with self._catalog.read() as own:  # the snapshot is not for two threads, and a chunk's document stays
+                return filtering.documents_of(own, keys)
+
+        def exact(vector: Vectors, k: int) -> list[tuple[int, float]]:
+            every = filtering.chunk_keys(snapshot, ids, index_id=index_id, at=None) or []
+            best: list[tuple[int, float]] = []
+            for some in _parts(every, _VECTOR_BATCH):
+                keys, matrix = versions.vectors_of(snapshot, some)
+                if keys:
+                    best.extend(zip(keys, (matrix @ vector).tolist(), strict=True))
+                    best = sorted(best, key=lambda hit: (-hit[1], hit[0]))[:k]
+            return best
+
+        return Sieved(Present(self, snapshot, collection), ids, documents_of, exact)
+
+    def _vectors_kept(self, snapshot: Connection, keys: Sequence[int]) -> tuple[list[int], Vectors]:
+        """Vectors of these chunks, ascending by key; the latest stay in memory. A chunk's vector never changes."""
+        wanted = tuple(keys)
+        with self._past_lock:
+            if wanted in self._filtered:
+                self._filtered.move_to_end(wanted)
+                return self._filtered[wanted]
+        found, matrix = versions.vectors_of(snapshot, keys)
+        order = sorted(range(len(found)), key=found.__getitem__)
+        made = [found[row] for row in order], matrix[order]
+        with self._past_lock:
+            self._filtered[wanted] = made
+            while sum(map(len, self._filtered)) > _FILTERED:
+                self._filtered.popitem(last=False)
+        return made
 
     def is_attached(self, index_id: int) -> bool:
         """Whether Chroma answers for this index; exact search does otherwise."""
@@ -281,6 +344,7 @@ class Caches:
                     gate.enter_context(self.gate.flip())
                 with self._past_lock:
                     self._pasts.clear()
+                    self._filtered.clear()
                 for index_id, keys in keys_of.items():
                     self._terms.apply(term_space(index_id), remove=keys, add=[], seen=change)
             for index_id, keys in keys_of.items():

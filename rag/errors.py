@@ -8,6 +8,7 @@ AttestError
 │   ├── EmbedderMismatch  the index was built with an embedder that is not there
 │   └── QualityLost       an index would find less than the one whose place it is to take
 ├── InvalidInput          a value that cannot be used, and which one
+│   └── InvalidFilter     a filter that cannot be read or asked, and which part of it
 ├── NotAllowed            a path or an address that this service may not touch
 ├── Unavailable           a part that is needed is not there (yet): try again, or install it
 │   └── DiskFull          there is no space left to write, and where
@@ -77,6 +78,16 @@ class QualityLost(Conflict):
 
 class InvalidInput(AttestError):
     code = "invalid-input"
+
+
+class InvalidFilter(InvalidInput):
+    """`pointer` is a JSON Pointer to the part that is wrong."""
+
+    code = "invalid-filter"
+
+    def __init__(self, detail: str, *, pointer: str, remedy: str = "") -> None:
+        super().__init__(detail, remedy=remedy)
+        self.pointer = pointer
 
 
 class NotAllowed(AttestError):

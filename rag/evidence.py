@@ -59,11 +59,19 @@ def explain(found: Found, *, language: str) -> tuple[str, Refusal]:
     closest = tuple(_closest(hit) for hit in found.hits[:_CLOSEST])
     count = sum(found.searched.values())
     missing = _missing(found)
-    if language == "zh":
+    if found.filtered and not count:
+        reason = _NOTHING_PASSES["zh" if language == "zh" else "en"]
+    elif language == "zh":
         reason = _zh(closest, count, missing)
     else:
         reason = _en(closest, count, missing)
     return reason, Refusal(reason, found.searched, closest)
+
+
+_NOTHING_PASSES = {
+    "en": "No document passes the filter, so nothing was searched.",
+    "zh": "没有任何文档符合筛选条件，因此没有可检索的内容。",
+}
 
 
 def _en(closest: tuple[Closest, ...], count: int, missing: list[str]) -> str:

@@ -126,8 +126,9 @@ class TermEntry:
 class TermSearch(Protocol):
     """BM25 over a set of entries that does not change. Thread-safe."""
 
-    def search(self, question: str, *, k: int) -> list[tuple[int, float]]:
-        """At most k (key, BM25 score), best first; nothing when no term of the question occurs."""
+    def search(self, question: str, *, k: int, among: Sequence[int] | None = None) -> list[tuple[int, float]]:
+        """At most k (key, BM25 score), best first; nothing when no term of the question occurs. `among`: only these
+        keys, with the scores that they have among all."""
         ...
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
@@ -151,8 +152,11 @@ class TermIndex(Protocol):
         """In one commit: a search sees all of it or nothing. Adding a key that is there replaces it."""
         ...
 
-    def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
-        """At most k (key, BM25 score), best first; nothing when no term of the question occurs."""
+    def search(
+        self, space: str, question: str, *, k: int, among: Sequence[int] | None = None
+    ) -> list[tuple[int, float]]:
+        """At most k (key, BM25 score), best first; nothing when no term of the question occurs. `among`: only these
+        keys, with the scores that they have among all."""
         ...
 
     def rarity(self, space: str, terms: Sequence[str]) -> list[float]:

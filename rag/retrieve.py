@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rag.arms import Arms
-from rag.catalog import history, indexes, versions
+from rag.catalog import filtering, history, indexes, versions
 from rag.catalog.engine import Connection
+from rag.filters import Filter
 from rag.fusion import Group, dense_weight, fuse
 from rag.keywords import Keyword, best_share, keywords
 from rag.knowledge import KnowledgeBase
@@ -52,6 +53,7 @@ class Found:
     views: Mapping[str, View]
     timings_ms: dict[str, float]
     not_kept: int = 0  # documents whose version of then is gone, where it was asked about the past
+    filtered: bool = False  # `searched` counts what a filter has left
 
     @property
     def view(self) -> View:
@@ -69,9 +71,10 @@ def retrieve(
     collections: Sequence[Collection],
     k: int,
     as_of: datetime | None = None,
+    filters: Filter | None = None,
 ) -> Found:
     """The k chunks that answer best to the question, all from one snapshot of the catalog: of what is active now, or of
-    what was at the time `as_of`."""
+    what was at the time `as_of`; of the documents that pass the filter. Raises InvalidFilter."""
     clock = _Clock()
     while True:
         views = look(question, base=base, collections=collections)
@@ -83,7 +86,9 @@ def retrieve(
                 continue
             views = limited(views, question, snapshot=snapshot, collections=collections)
             at = None if as_of is None else history.change_at(snapshot, as_of)
-            arms = {item.name: base.caches.arms(snapshot, item, at=at) for item in collections}
+            if filters is not None:
+                filtering.check(snapshot, filters, [item.id for item in collections])
+            arms = {item.name: base.caches.arms(snapshot, item, at=at, filters=filters) for item in collections}
             hits: dict[int, Hit] = {}
             for item in collections:
                 hits |= _candidates(
@@ -101,7 +106,7 @@ def retrieve(
         break
     ranked = _reranked(_ranked(hits, views), words)[:k]
     clock.lap("fuse")
-    return Found(tuple(ranked), searched, words, views, clock.laps_ms, not_kept)
+    return Found(tuple(ranked), searched, words, views, clock.laps_ms, not_kept, filters is not None)
 
 
 def look(question: str, *, base: KnowledgeBase, collections: Sequence[Collection]) -> dict[str, View]:

@@ -176,7 +176,7 @@ class _MemorySearch:
 
     counts: Mapping[int, Counter[str]]
 
-    def search(self, question: str, *, k: int) -> list[tuple[int, float]]:
+    def search(self, question: str, *, k: int, among: Sequence[int] | None = None) -> list[tuple[int, float]]:
         mean_length = sum(count.total() for count in self.counts.values()) / max(len(self.counts), 1)
         scores: dict[int, float] = {}
         asked = query_terms(question)
@@ -186,6 +186,7 @@ class _MemorySearch:
                 scores[key] = scores.get(key, 0.0) + weight * frequency * 2.2 / (
                     frequency + 1.2 * (0.25 + 0.75 * length)
                 )
+        scores = {key: score for key, score in scores.items() if among is None or key in set(among)}
         return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[: max(k, 0)]
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
@@ -222,8 +223,10 @@ class MemoryTerms:
                 counts[entry.key] = _counted(entry)
             held.seen, held.counts = seen, counts
 
-    def search(self, space: str, question: str, *, k: int) -> list[tuple[int, float]]:
-        return _MemorySearch(self._space(space).counts).search(question, k=k)
+    def search(
+        self, space: str, question: str, *, k: int, among: Sequence[int] | None = None
+    ) -> list[tuple[int, float]]:
+        return _MemorySearch(self._space(space).counts).search(question, k=k, among=among)
 
     def rarity(self, space: str, terms: Sequence[str]) -> list[float]:
         return _MemorySearch(self._space(space).counts).rarity(terms)

@@ -59,6 +59,8 @@ def upgrade() -> None:
         "SELECT document_id, key, 0, type, text, number FROM document_metadata_0001"
     )
     op.drop_table("document_metadata_0001")
+    for column in ("text", "number"):
+        op.create_index(f"ix_document_metadata_{column}", "document_metadata", ["key", "edited", "type", column])
 
     op.add_column("versions", sa.Column("removed_at", sa.DateTime(), nullable=True))
     op.create_index(
