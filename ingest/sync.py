@@ -282,7 +282,7 @@ class Sync:
         if not seen:
             return Problem(
                 "empty-listing",
-                f"“{self.source.name}” has nothing in it now, where {len(self._known)} documents were. "
+                f"“{self.source.name}” has nothing in it now, and had {len(self._known)} at the last sync. "
                 "Nothing was deleted.",
                 f"Check that it is mounted and complete. {remedy}",
             )

@@ -108,7 +108,8 @@ def restore_backup(
     if done.aside:
         hint(f"What was there before is in {done.aside}.")
     if done.cancelled:
-        hint(f"{done.cancelled} unfinished jobs were cancelled: start them again where their sources are there.")
+        jobs = "1 unfinished job was" if done.cancelled == 1 else f"{done.cancelled} unfinished jobs were"
+        hint(f"{jobs} cancelled: attest jobs retry starts one again, where its source is there.")
     for note in done.verified.notes:
         hint(note)
     hint(f"The settings that it was made with are in {done.data_dir / RESTORED_SETTINGS}; keys were not kept.")

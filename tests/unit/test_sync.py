@@ -336,7 +336,7 @@ def test_an_empty_listing_deletes_nothing_and_says_so(runs: Runs) -> None:
     assert report.counts == Counts()
     assert report.problem == plan.problem
     assert report.problem is not None
-    assert (report.problem.code, "2 documents" in report.problem.detail) == ("empty-listing", True)
+    assert (report.problem.code, "had 2 at" in report.problem.detail) == ("empty-listing", True)
     assert "25 days" in found_texts(runs.base, "How many days of leave?")[0]
     assert runs.sync(allow_deletes=True).counts == Counts(deleted=2)
     assert runs.documents() == {}
