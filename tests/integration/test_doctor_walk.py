@@ -60,7 +60,8 @@ class Walk:
         return {item["code"] for item in self.look()["findings"]}
 
     def ask(self) -> str:
-        return str(self.client.post("/v1/ask", json={"question": "How many kilograms does the drill weigh?"}).json()["answer"])
+        question = {"question": "How many kilograms does the drill weigh?"}
+        return str(self.client.post("/v1/ask", json=question).json()["answer"])
 
     def sql(self, statement: str) -> None:
         with sqlite3.connect(self.service.settings.data_dir / "catalog.sqlite", isolation_level=None) as connection:
