@@ -18,6 +18,7 @@ from rag.errors import (
     DiskFull,
     DocumentError,
     Gone,
+    InvalidFilter,
     InvalidInput,
     ModelError,
     NotAllowed,
@@ -60,7 +61,8 @@ def problem(
 
 def problem_of(error: AttestError) -> dict[str, Any]:
     status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
-    return problem(status, error.code, title, error.detail, remedy=error.remedy)
+    errors = [{"pointer": error.pointer, "detail": error.detail}] if isinstance(error, InvalidFilter) else None
+    return problem(status, error.code, title, error.detail, remedy=error.remedy, errors=errors)
 
 
 def respond(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:

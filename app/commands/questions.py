@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.commands.narrowing import narrowed
 from app.commands.shared import UNANSWERED, AsJson, InCollections, connected, given
 from rag.errors import AttestError
 
@@ -14,6 +15,17 @@ AsOf = Annotated[
     str | None, typer.Option(metavar="TIME", help="What was active then: 2026-03-31, or a time with its zone.")
 ]
 TopK = Annotated[int | None, typer.Option(min=1, max=50, help="Passages to look for.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Only documents of which this is true: department=Sales, 'year>=2021', @title~warranty. Operators are = "
+        "!= >= <= > < and ~ (contains). Several: all of them.",
+    ),
+]
+FilterOption = Annotated[
+    str | None, typer.Option("--filter", metavar="JSON", help="The same as JSON, with and, or, not: docs/filters.md.")
+]
 
 
 def ask(
@@ -21,12 +33,14 @@ def ask(
     collection: InCollections = None,
     top_k: TopK = None,
     as_of: AsOf = None,
+    where: Where = None,
+    filter_json: FilterOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question, with sources. Exit code 3 when the sources have no answer."""
     from app.terminal import Told, show_json
 
-    body = _question(question, collection, top_k, as_of)
+    body = _question(question, collection, top_k, as_of, narrowed(where, filter_json))
     with connected() as client:
         if as_json:
             answer = client.post("/v1/ask", body)
@@ -50,13 +64,16 @@ def search(
     collection: InCollections = None,
     top_k: TopK = None,
     as_of: AsOf = None,
+    where: Where = None,
+    filter_json: FilterOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the passages that answer best, with their scores."""
     from app.terminal import hint, show_hits, show_json
 
+    body = _question(question, collection, top_k, as_of, narrowed(where, filter_json))
     with connected() as client:
-        found = client.post("/v1/search", _question(question, collection, top_k, as_of))
+        found = client.post("/v1/search", body)
     if as_json:
         show_json(found)
     elif found["hits"]:
@@ -65,9 +82,17 @@ def search(
         hint("Nothing was found.")
 
 
-def _question(question: str, collections: list[str] | None, top_k: int | None, as_of: str | None) -> dict[str, Any]:
+def _question(
+    question: str,
+    collections: list[str] | None,
+    top_k: int | None,
+    as_of: str | None,
+    filters: dict[str, Any] | None,
+) -> dict[str, Any]:
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise typer.BadParameter("The question is empty.", param_hint="QUESTION")
     body: dict[str, Any] = {"question": text.strip()}
+    if filters is not None:  # an empty one is for the service to refuse
+        body["filters"] = filters
     return body | given(collection=collections, top_k=top_k, as_of=as_of)

@@ -70,7 +70,14 @@ def search(request: SearchRequest, service: ServiceDep, response: Response) -> H
 def _question(request: SearchRequest, top_k: int) -> Question:
     names = [request.collection] if isinstance(request.collection, str) else request.collection or []
     history = [Turn(turn.role, turn.content) for turn in request.history] if isinstance(request, AskRequest) else []
-    return Question(request.question, tuple(names), tuple(history), request.top_k or top_k, as_of=request.moment())
+    return Question(
+        request.question,
+        tuple(names),
+        tuple(history),
+        request.top_k or top_k,
+        as_of=request.moment(),
+        filters=request.narrowed(),
+    )
 
 
 def _frames(service: Service, question: Question) -> Generator[Frame, None, None]:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.schemas.common import MAX_TURNS, Name, PlaceOut, Strict, Text
+from app.schemas.filters import FilterIn
 from rag.errors import InvalidInput
+from rag.filters import Filter
 from rag.models import Answer, Citation, Hit, Support
 
 
@@ -28,6 +30,15 @@ class SearchRequest(Strict):
         description="Search what was active then: a time with its zone, or a day, which means its end in UTC.",
         examples=["2026-03-31", "2026-03-31T12:00:00Z"],
     )
+
+    filters: FilterIn | None = Field(
+        None,
+        description="Search only documents of which this is true. Metadata counts as it is today, also with `as_of`.",
+    )
+
+    def narrowed(self) -> Filter | None:
+        """`filters` as they are asked. Raises InvalidFilter."""
+        return self.filters.read(pointer="/filters") if self.filters else None
 
     def moment(self) -> datetime | None:
         """`as_of` as a time in UTC. Raises InvalidInput for one that is still to come."""
