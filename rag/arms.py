@@ -151,7 +151,8 @@ class Sieved:
     def _sieve(self, search: Search, *, k: int, most: int | None = None) -> list[tuple[int, float]] | None:
         """All that passes where it is less than k; but None where `most` were not to be asked in vain for k."""
         share = self.documents / max(self.inner.documents, 1)
-        more = math.ceil(1.5 * k / max(share, 0.01))
+        # Four times as many as may be enough: HNSW misses among the last that it was asked for, not among the first.
+        more = math.ceil(4 * k / max(share, 0.01))
         known: dict[int, str] = {}
         while True:
             found = search(more if most is None else min(more, most))

@@ -85,6 +85,17 @@ class TestTermIndex:
         assert len(found(index, "pump", k=1_000)) == 7
         assert found(index, "pump", k=0) == []
 
+    def test_among_some_keys_is_what_is_left_of_a_search_among_all(self, index: TermIndex) -> None:
+        add(index, *[f"pump {'valve ' * (number % 7)}seal{number % 3}" for number in range(200)])
+        everything = index.search("s", "valve seal1 pump", k=1_000)
+        for keys in ([3], [5, 500, 7], list(range(1, 200, 2)), list(range(1, 201))):
+            left = [hit for hit in everything if hit[0] in keys]
+            assert index.search("s", "valve seal1 pump", k=1_000, among=keys) == left
+            scores = [score for _, score in index.search("s", "valve seal1 pump", k=5, among=keys)]
+            assert scores == [score for _, score in left[:5]]
+        assert index.search("s", "pump", k=5, among=[]) == []
+        assert index.search("s", "pump", k=5, among=[500]) == []
+
     @pytest.mark.parametrize("question", ["", "  ", "?!", "zeppelin", "🙂"])
     def test_a_question_without_a_known_term_finds_nothing(self, index: TermIndex, question: str) -> None:
         add(index, "The pump is blue.")
