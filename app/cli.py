@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands import backups, collections, documents, evaluation, jobs, questions, service, sources
+from app.commands import backups, collections, documents, evaluation, gaps, jobs, questions, service, sources
 from app.commands.shared import FAILED, INTERRUPTED
 from rag.errors import AttestError
 
@@ -29,6 +29,7 @@ app.command()(service.serve)
 app.command()(service.doctor)
 app.command()(questions.ask)
 app.command()(questions.search)
+app.command()(gaps.gaps)
 app.command("eval")(evaluation.evaluate)
 app.command()(sources.sync)
 app.command()(collections.reindex)

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from app.errors import add_error_handlers, respond
 from app.idempotency import Idempotency, document_keys
 from app.pages import add_pages
-from app.routes import ask, backups, collections, doctor, documents, jobs, sources
+from app.routes import ask, backups, collections, doctor, documents, gaps, jobs, sources
 from app.schemas.questions import ANSWER_EXAMPLE
 from app.security import BodyTooLarge, Guard, body_too_large
 from app.service import Service
@@ -63,7 +63,7 @@ def create_app(service: Service) -> FastAPI:
         return respond(body_too_large(limit))
 
     v1 = APIRouter(prefix="/v1")
-    for part in (ask, collections, sources, documents, jobs, backups, doctor):
+    for part in (ask, gaps, collections, sources, documents, jobs, backups, doctor):
         v1.include_router(part.router)
 
     app.include_router(v1)

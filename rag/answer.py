@@ -26,6 +26,7 @@ from rag.language import language_of
 from rag.models import Answer, Citation, Hit, Passage, Refusal, Sentence, Support, Turn, Usage
 from rag.ports import ChatModel
 from rag.retrieve import Found, retrieve
+from rag.vague import explain_vague, vague
 from rag.verify import Evidence, best_evidence
 
 EXTRACTIVE = "extractive"  # the name of the answerer that needs no model
@@ -119,7 +120,10 @@ class Assistant:
             as_of=question.as_of,
             not_kept=found.not_kept,
         )
-        if evidence(found) < self._enough_evidence:
+        enough = evidence(found) >= self._enough_evidence
+        if readings := vague(text, found, enough=enough):
+            draft.text, draft.refusal = explain_vague(found, readings, language=draft.language)
+        elif not enough:
             draft.refuse(found)
         elif self._model is None:
             yield from self._from_sentences(found, draft)

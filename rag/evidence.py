@@ -65,7 +65,7 @@ def explain(found: Found, *, language: str) -> tuple[str, Refusal]:
         reason = _zh(closest, count, missing)
     else:
         reason = _en(closest, count, missing)
-    return reason, Refusal(reason, found.searched, closest)
+    return reason, Refusal(reason, found.searched, closest, missing=tuple(word[1:-1] for word in missing))
 
 
 _NOTHING_PASSES = {

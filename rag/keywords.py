@@ -209,6 +209,11 @@ def _tagged(run: str) -> Iterator[_Word]:
             yield _Word(word, name, 1.0 if part.startswith(_NOUN) else _VERB_SHARE)
 
 
+def is_weak(word: Keyword) -> bool:
+    """Whether it carries the asking rather than the asked."""
+    return word.text.lower() in _WEAK
+
+
 def tagged(text: str) -> list[tuple[str, str]]:
     """Chinese in words, each with jieba's part of speech (`n`, `ns`, `v`, `r`, `eng`, …)."""
     return [(word, part) for word, part in _jieba().tag(text)]

@@ -318,12 +318,27 @@ class Closest:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a vague question may mean: a question that can be asked instead, and the section that it is about."""
+
+    question: str
+    title: str
+    section: str | None
+    document_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no answer: what was searched, what came closest, and why that was not enough."""
+    """Why there is no answer: what was searched, what came closest, and why that was not enough.
+
+    With `readings` the question was too vague to be looked up; `missing`: the words that nothing close has.
+    """
 
     reason: str
     searched: Mapping[str, int]  # collection name → documents in it
     closest: tuple[Closest, ...]
+    readings: tuple[Reading, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,10 +143,21 @@ class ClosestOut(PlaceOut):
     score: float
 
 
+class ReadingOut(BaseModel):
+    question: str = Field(description="Can be asked instead.")
+    title: str
+    section: str | None
+    document_id: str
+
+
 class RefusalOut(BaseModel):
     reason: str
     searched: dict[str, int] = Field(description="Collection → documents searched.")
     closest: list[ClosestOut]
+    readings: list[ReadingOut] = Field(
+        default_factory=list, description="Where the question was too vague: up to four things that it may mean."
+    )
+    missing: list[str] = Field(default_factory=list, description="Words of the question that nothing close has.")
 
 
 class UsageOut(BaseModel):
@@ -238,6 +249,13 @@ class AnswerOut(BaseModel):
                     )
                     for item in refusal.closest
                 ],
+                readings=[
+                    ReadingOut(
+                        question=item.question, title=item.title, section=item.section, document_id=item.document_id
+                    )
+                    for item in refusal.readings
+                ],
+                missing=list(refusal.missing),
             )
             if refusal
             else None,
