@@ -73,6 +73,7 @@ _CLAUSE = re.compile(r"第\s?(?:\d{1,6}|[〇零一二三四五六七八九十百
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _FISCAL_YEAR = re.compile(r"\bFY\s?((?:19|20)\d\d)\b")
 _RUNS = re.compile(f"[{HAN}]+|[^{HAN}]+")
+_HAN_CHARACTER = re.compile(f"[{HAN}]")
 _ASKING = re.compile(HOW_MUCH, re.IGNORECASE)
 
 
@@ -135,7 +136,7 @@ def readings(wanted: Sequence[Keyword], text: str) -> list[tuple[bool, list[Keyw
     A row or a table with some of each language is read as either. Where words could not be asked, because they are of
     the other language, the rest is worth less.
     """
-    han = sum(map(is_han, text))
+    han = 0 if text.isascii() else len(_HAN_CHARACTER.findall(text))
     mostly_han = bool(han) and language_of(text) == "zh" and han * 3 > len(text)
     every = sum(word.weight for word in wanted)
     found = []
