@@ -253,7 +253,7 @@ def report(asked: Sequence[Asked], weights: NDArray[np.float64]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(gettempdir()) / "attest-fit-evidence")
-    parser.add_argument("--limit", type=int, default=300, help="questions of each dataset")
+    parser.add_argument("--limit", type=int, default=260, help="questions of each dataset")
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--report", action="store_true", help="fit nothing")
     given = parser.parse_args()
