@@ -31,6 +31,13 @@ def dense_weight(coverage: float) -> float:
     return _DENSE_WEIGHT * coverage**2
 
 
+def nearness(groups: Sequence[Group]) -> dict[int, float]:
+    """How near each key's vector is, 0 … 1: its cosine stretched group by group, and less where it means less."""
+    return {
+        key: group.dense / _DENSE_WEIGHT * score for group in groups for key, score in min_max(group.vectors).items()
+    }
+
+
 @dataclass(slots=True)
 class Group:
     """What both arms found among the texts of one embedder, and the share of its vectors."""

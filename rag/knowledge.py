@@ -13,7 +13,8 @@ from rag.embedders import Embedders
 from rag.errors import EmbedderMismatch, NotFound, Unavailable
 from rag.models import Collection
 from rag.originals import Originals
-from rag.ports import Embedder
+from rag.ports import Embedder, Reranker
+from rag.rerank import LightReranker
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class KnowledgeBase:
     originals: Originals
     embedder: Embedder
     others: Embedders = field(default_factory=Embedders)
+    reranker: Reranker = field(default_factory=LightReranker)
 
     def collections(self, names: Sequence[str]) -> list[Collection]:
         """Those of the names, or all there are; each readable with its own embedder.

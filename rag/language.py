@@ -91,7 +91,7 @@ def terms(text: str) -> list[str]:
     """
     folded = _folded(text)
     found = [term[:LONGEST_TERM] for match in _RUN.finditer(folded) for term in _terms_of(match)]
-    return found + _clauses(folded)
+    return found + _clauses(folded) if "第" in folded else found
 
 
 def query_terms(text: str) -> list[str]:
@@ -166,7 +166,8 @@ def _terms_of(match: re.Match[str]) -> Iterator[str]:
             yield run
             yield from _pairs(run) if len(run) > 2 else ()
         case _:
-            yield from _word_terms(run)
+            # Encoded data is no word, and would only push words out.
+            yield from _word_terms(run) if len(run) <= LONGEST_TERM else _terms_of_word(run)
 
 
 def _pairs(run: str) -> list[str]:
@@ -207,7 +208,12 @@ def _chinese_number(number: str) -> int:
     return total + digit
 
 
-def _word_terms(run: str) -> Iterator[str]:
+@lru_cache(maxsize=1 << 15)  # nearly every word of a text was there before
+def _word_terms(run: str) -> tuple[str, ...]:
+    return tuple(_terms_of_word(run))
+
+
+def _terms_of_word(run: str) -> Iterator[str]:
     if run.isascii() and run.isalpha() and (run.islower() or run.isupper() or run.istitle()):
         yield _stem(run.lower())
         return
@@ -259,14 +265,23 @@ _stemmers = threading.local()  # a Stemmer may not be shared between threads
 
 
 # British stems that become American ones by no rule; those of behaviour, organise and analyse do by one.
-_AMERICAN = dict(
-    centr="center", theatr="theater", metr="meter", kilometr="kilomet", litr="liter", fibr="fiber", defenc="defens",
-    offenc="offens", licenc="licens", catalogu="catalog", dialogu="dialog", programm="program",
-)  # fmt: skip
+_AMERICAN = {
+    "catalogu": "catalog",
+    "centr": "center",
+    "defenc": "defens",
+    "dialogu": "dialog",
+    "fibr": "fiber",
+    "kilometr": "kilomet",
+    "licenc": "licens",
+    "litr": "liter",
+    "metr": "meter",
+    "offenc": "offens",
+    "programm": "program",
+    "theatr": "theater",
+}
 _OUR = re.compile(r"our(?=$|it$|abl$)")
 
 
-@lru_cache(maxsize=1 << 16)  # four in five words of a text were there before
 def _stem(word: str) -> str:
     if not word.isascii():
         return word

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.keywords import Keyword
 from rag.models import Item, Unlisted, Usage
 
 Vectors = NDArray[np.float32]
@@ -192,6 +193,39 @@ class TermIndex(Protocol):
     def drop(self, space: str) -> None: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that was found. `fused`: both arms' score, 0 to 1. `near`: how near its vector is to the question's,
+    0 for the farthest candidate to 1 for the nearest, less as the embedder understands less of the question."""
+
+    heading: str
+    text: str
+    fused: float
+    near: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The score that counts, 0 to 1, and what is shown beside the arms' scores of how it came about."""
+
+    score: float
+    arms: Mapping[str, float] = field(default_factory=dict)
+
+
+class Reranker(Protocol):
+    """Judges the best candidates once more. Thread-safe. `depth`: how many of them it is given."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    def rerank(self, question: str, wanted: Sequence[Keyword], candidates: Sequence[Candidate]) -> list[Reranked]:
+        """One for each candidate, in their order. `wanted` are the question's content words."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

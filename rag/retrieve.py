@@ -13,17 +13,15 @@ from rag.arms import Arms
 from rag.catalog import filtering, history, indexes, versions
 from rag.catalog.engine import Connection
 from rag.filters import Filter
-from rag.fusion import Group, dense_weight, fuse
-from rag.keywords import Keyword, best_share, keywords
+from rag.fusion import Group, dense_weight, fuse, nearness
+from rag.keywords import Keyword, keywords
 from rag.knowledge import KnowledgeBase
 from rag.language import language_of
 from rag.models import Collection, Hit
-from rag.ports import Embedder, Vectors
+from rag.ports import Candidate, Embedder, Reranker, Vectors
 from rag.probe import understood
 
 _CANDIDATES = 60  # per arm and collection, before the catalog's check
-_RERANKED = 30
-_KEYWORDS_WEIGHT = 0.25
 _MOST_CANDIDATES = 2_000  # over-fetching stops doubling here
 
 # The two arms look at once. Both let go of Python's lock, and neither waits for the other.
@@ -104,7 +102,7 @@ def retrieve(
             not_kept = 0 if at is None else sum(history.not_kept_at(snapshot, item.id, at) for item in collections)
             words = _keywords(question, list(arms.values()))
         break
-    ranked = _reranked(_ranked(hits, views), words)[:k]
+    ranked = _ranked(question, hits, views, words, base.reranker)[:k]
     clock.lap("fuse")
     return Found(tuple(ranked), searched, words, views, clock.laps_ms, not_kept, filters is not None)
 
@@ -145,7 +143,7 @@ def rank_in(
         question, view.vector, snapshot=snapshot, arms=arms, index_id=collection.index_id, wanted=_CANDIDATES
     )
     words = _keywords(question, [arms])
-    fused = _reranked(_ranked(hits, {collection.id: view}), words)
+    fused = _ranked(question, hits, {collection.id: view}, words, base.reranker)
     alone = sorted(hits.values(), key=lambda hit: (-hit.arms.get("vectors", -1.0), hit.chunk_id))
     return fused[:k], alone[:k]
 
@@ -184,7 +182,10 @@ def _cosines(snapshot: Connection, keys: Sequence[int], vector: Vectors) -> dict
     return dict(zip(found, (matrix @ vector).tolist(), strict=True)) if found else {}
 
 
-def _ranked(hits: Mapping[int, Hit], views: Mapping[str, View]) -> list[Hit]:
+def _ranked(
+    question: str, hits: Mapping[int, Hit], views: Mapping[str, View], words: Sequence[Keyword], reranker: Reranker
+) -> list[Hit]:
+    """By both arms' scores, the best of them judged once more; best first."""
     groups: dict[str, Group] = {}
     for key, hit in hits.items():
         view = views[hit.collection_id]
@@ -195,23 +196,19 @@ def _ranked(hits: Mapping[int, Hit], views: Mapping[str, View]) -> list[Hit]:
             group.terms[key] = hit.arms["terms"]
     scores = fuse(list(groups.values()))
     # Equal scores keep the order of their keys, so that the same question always has the same answer.
-    ranked = sorted(hits.items(), key=lambda item: (-scores.get(item[0], 0.0), item[0]))
-    return [replace(hit, score=scores.get(key, 0.0)) for key, hit in ranked]
-
-
-def _reranked(hits: Sequence[Hit], wanted: Sequence[Keyword]) -> list[Hit]:
-    """The best hits in a new order, with the share of the question's content words mixed into their score.
-
-    Worth .012 of hit@1 on SQuAD and nothing on CMRC; it lets a code (E-07) find its one passage in another language.
-    """
-    best = [_with_keywords(hit, wanted) for hit in hits[:_RERANKED]]
-    return [*sorted(best, key=lambda hit: (-hit.score, hit.chunk_id)), *hits[_RERANKED:]]
-
-
-def _with_keywords(hit: Hit, wanted: Sequence[Keyword]) -> Hit:
-    found = best_share(wanted, f"{hit.heading}\n{hit.text}")
-    score = (1.0 - _KEYWORDS_WEIGHT) * hit.score + _KEYWORDS_WEIGHT * found
-    return replace(hit, score=score, arms={**hit.arms, "keywords": found})
+    order = sorted(hits, key=lambda key: (-scores.get(key, 0.0), key))
+    ranked = [replace(hits[key], score=scores.get(key, 0.0)) for key in order]
+    best, rest = ranked[: reranker.depth], ranked[reranker.depth :]
+    near = nearness(list(groups.values()))
+    candidates = [Candidate(hit.heading, hit.text, hit.score, near.get(hit.chunk_id, 0.0)) for hit in best]
+    best = [
+        replace(hit, score=judged.score, arms={**hit.arms, **judged.arms})
+        for hit, judged in zip(best, reranker.rerank(question, words, candidates), strict=True)
+    ]
+    best.sort(key=lambda hit: (-hit.score, hit.chunk_id))
+    # What was not judged stays behind what was, and its score says so.
+    least = best[-1].score if best else 1.0
+    return best + [replace(hit, score=min(hit.score, least)) for hit in rest]
 
 
 def _keywords(question: str, arms: Sequence[Arms]) -> tuple[Keyword, ...]:

@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     llm_retries: int = Field(2, ge=0, le=10, description="Repeats after a rate limit or a failed connection.")
 
     top_k: int = Field(8, ge=1, le=50, description="Passages looked for per question when the question does not say.")
+    reranker: str = Field(
+        "light",
+        description="`light` (no model), `none`, or a cross-encoder's sentence-transformers name or path.",
+    )
     chunk_tokens: int = Field(
         200, ge=32, le=2048, description="Longest chunk in the embedder's tokens, within its window."
     )

