@@ -28,7 +28,7 @@ from quality import intervals, metrics
 from quality.formats import read_folder
 from quality.models import Dataset
 from rag.embedder import SentenceTransformerEmbedder
-from rag.fusion import Group, dense_weight, fuse, nearness
+from rag.fusion import Group, arm_weight, fuse, nearness
 from rag.keywords import keywords
 from rag.models import Piece
 from rag.ports import Candidate, TermEntry, Vectors
@@ -115,7 +115,7 @@ def _asked(dataset: Dataset, embedder: _Cached, language: str, limit: int) -> It
         cosines = matrix @ vector
         terms = dict(search.search(question.text, k=CANDIDATES))
         keys = {int(key) for key in np.argsort(-cosines)[:CANDIDATES]} | terms.keys()
-        weight = dense_weight(min(embedder.inner.coverage(question.text), UNDERSTOOD[language]))
+        weight = arm_weight(min(embedder.inner.coverage(question.text), UNDERSTOOD[language]))
         groups = [Group(weight, {key: float(cosines[key]) for key in keys}, terms)]
         scores, near = fuse(groups), nearness(groups)
         best = sorted(scores, key=lambda key: (-scores[key], key))[: LightReranker.depth]

@@ -31,6 +31,13 @@ def dense_weight(coverage: float) -> float:
     return _DENSE_WEIGHT * coverage**2
 
 
+def arm_weight(coverage: float) -> float:
+    """The share of the vectors' arm when passages are ranked, where a vector that means little does more harm than
+    between the sentences of good ones: with all-MiniLM-L6-v2, which reads two fifths of Chinese, the terms alone found
+    more (nDCG@10 of simplified questions on traditional texts .979, with `dense_weight` .977)."""
+    return _DENSE_WEIGHT * coverage**4
+
+
 def nearness(groups: Sequence[Group]) -> dict[int, float]:
     """How near each key's vector is, 0 … 1: its cosine stretched group by group, and less where it means less."""
     return {

@@ -13,7 +13,7 @@ from rag.arms import Arms
 from rag.catalog import filtering, history, indexes, versions
 from rag.catalog.engine import Connection
 from rag.filters import Filter
-from rag.fusion import Group, dense_weight, fuse, nearness
+from rag.fusion import Group, arm_weight, fuse, nearness
 from rag.keywords import Keyword, keywords
 from rag.knowledge import KnowledgeBase
 from rag.language import language_of
@@ -189,7 +189,7 @@ def _ranked(
     groups: dict[str, Group] = {}
     for key, hit in hits.items():
         view = views[hit.collection_id]
-        group = groups.setdefault(view.embedder.identity, Group(dense_weight(view.coverage)))
+        group = groups.setdefault(view.embedder.identity, Group(arm_weight(view.coverage)))
         if "vectors" in hit.arms:
             group.vectors[key] = hit.arms["vectors"]
         if "terms" in hit.arms:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.fusion import Group, dense_weight, fuse, min_max
+from rag.fusion import Group, arm_weight, dense_weight, fuse, min_max, nearness
 
 SCORES = st.dictionaries(st.integers(0, 30), st.floats(-1, 100, allow_nan=False), max_size=15)
 POSITIVE = st.dictionaries(st.integers(0, 30), st.floats(0.01, 100, allow_nan=False), max_size=15)
@@ -71,3 +71,14 @@ def test_an_embedder_that_does_not_read_the_question_hardly_counts() -> None:
     assert dense_weight(1.0) == 0.5
     assert dense_weight(0.43) < 0.1  # all-MiniLM-L6-v2 on Chinese
     assert dense_weight(0.0) == 0.0
+
+
+def test_a_passage_is_ranked_by_vectors_as_far_as_they_mean_something() -> None:
+    assert arm_weight(1.0) == dense_weight(1.0)
+    assert arm_weight(0.43) < 0.02
+    assert nearness([Group(arm_weight(1.0), {1: 0.9, 2: 0.5}), Group(arm_weight(0.5), {3: 0.9, 4: 0.5}, {5: 2.0})]) == {
+        1: 1.0,
+        2: 0.0,
+        3: 0.0625,
+        4: 0.0,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from rag.errors import InvalidInput, Unavailable
 from rag.keywords import Keyword, keywords
 from rag.ports import Candidate
 from rag.rerank import FEATURES, WEIGHTS, LightReranker, NoReranker, features
+from rag.retrieve import retrieve
 from rag.settings import Settings
 from rag.wiring import open_reranker
+from tests.bases import Bases, publish_text, source_in
 
 QUESTION = "Who wrote the maintenance report about the north pump?"
 TEXT = st.text(st.sampled_from("pump north wrote. 泵站的报告。A-1207 \n"), max_size=60)
@@ -116,6 +119,18 @@ class TestCrossEncoder:
         assert len({round(score, 6) for score in scores}) > 10
         assert [item.arms for item in every] == [{"rerank": score} for score in scores]
         assert reranker.rerank(QUESTION, (), []) == []
+
+    def test_it_decides_the_order_of_what_is_found_and_shows_its_score(self, tiny: Path, tmp_path: Path) -> None:
+        base = replace(Bases(tmp_path).open(), reranker=CrossEncoderReranker(str(tiny), device="cpu"))
+        place = source_in(base)
+        for number in range(6):
+            publish_text(base, *place, f"{number}.txt", f"The pump {'wrote north ' * number}stands in hall {number}.")
+        hits = retrieve("Where is the pump?", base=base, collections=base.collections([]), k=6).hits
+        assert [hit.arms["rerank"] for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        without = replace(base, reranker=NoReranker())
+        others = retrieve("Where is the pump?", base=without, collections=base.collections([]), k=6).hits
+        assert {hit.chunk_id for hit in hits} == {hit.chunk_id for hit in others}
+        assert [hit.chunk_id for hit in hits] != [hit.chunk_id for hit in others]
 
     def test_a_passage_longer_than_its_window_is_cut(self, tiny: Path) -> None:
         reranker = CrossEncoderReranker(str(tiny), device="cpu")
