@@ -119,7 +119,7 @@ def double_terms(walk: Walk) -> None:
     writer = terms._writer(term_space(walk.index_id), opened)
     from rag.terms import _document
 
-    writer.add_document(_document(TermEntry(min(walk.caches.held_terms(walk.index_id)), "", "drill")))
+    writer.add_document(_document(min(walk.caches.held_terms(walk.index_id)), ("", "drill")))
     writer.commit()
     opened.index.reload()
 
