@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DUMP = ROOT / "tests" / "data" / "catalog-0001.sql"
 # Of a score, which is relative to the other candidates: one that an approximate search misses may move the others.
-# Differences of 0.0032 were seen with the sample corpus and its 60 questions; a graph built in another order finds others.
+# Differences of 0.0032 were seen with the sample corpus and its 60 questions.
 TOLERANCE = 0.01
 
 
