@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 # Part of every marker: a change in the fields below or in `rag.language.terms` raises it, and old folders are rebuilt.
 FORMAT = 3
-HEADING_BOOST = 1.5
+# A heading is short, so BM25 counts a word in it for much already. With 1.5, in a collection of eight datasets, the
+# titles of other documents won: hit@1 of the terms alone was .75 on SQuAD (now .85) and .86 on Chinese XQuAD (.89).
+HEADING_BOOST = 0.5
 CODE_BOOST = 3.0
 MOST_QUERY_TERMS = 512  # of a question that is a pasted document; the first ones count
 
