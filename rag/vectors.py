@@ -443,8 +443,9 @@ def _needed_bytes(count: int, dimension: int) -> int:
 
 def _few_heaps() -> None:
     """Each Chroma that is opened has new threads, and glibc gives threads heaps of their own, which keep what was freed
-    in them: 60 rounds of 2,000 vectors and 30 successors ended at 296 MB, and with two heaps at 167 MB, flat from round
-    20 on. Speed is the same (measured)."""
+    in them: 31 rounds of 2,000 vectors and 15 successors went from 125 to 276 MB, and with two heaps from 119 to 178,
+    flat from round 24 on. Embedding is as quick (192 passages in 2.0 s against 2.1, a question in 7.8 ms against 7.7).
+    """
     try:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
     except (AttributeError, OSError):  # another C library
