@@ -353,19 +353,27 @@ class Caches:
     def write_anew(self) -> None:
         """Both caches made again from the catalog, the old files deleted: what was removed is in none of them.
 
-        Questions go on meanwhile, over the old terms and the old vectors, or over the catalog's own.
+        Questions go on meanwhile, over the old terms and the old vectors, or over the catalog's own. Raises Unavailable
+        where Chroma cannot be reached, and then still holds what it held.
         """
         with self._writing, self._catalog.read() as snapshot:
-            change = last_change(snapshot)
-            for index_id, _, _ in versions.all_indexes(snapshot):
-                keys = sorted(versions.active_keys(snapshot, index_id))
-                entries = versions.term_entries(snapshot, keys)
-                self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=change)
+            live = [index_id for index_id, _, _ in versions.all_indexes(snapshot)]
+            for index_id in live:
+                self._rebuild_terms(snapshot, index_id)
             # Those of an index that is being built hold it too; they are made again when they are needed.
-            live = {term_space(index_id) for index_id, _, _ in versions.all_indexes(snapshot)}
-            for space in self._terms.spaces() - live:
+            for space in self._terms.spaces() - {term_space(index_id) for index_id in live}:
                 self._terms.drop(space)
-        self.renew_vectors()
+        # A service that has just begun is attaching still, and what is not attached cannot be renewed.
+        if not ((self.vectors_attached or self.attach_vectors()) and self.renew_vectors()):
+            raise Unavailable(
+                "Chroma could not be written anew, and may hold vectors of what was removed.",
+                remedy="Make sure that it can be reached, and restart the service, which completes this.",
+            )
+
+    def _rebuild_terms(self, snapshot: Connection, index_id: int) -> None:
+        """All terms of an active index anew from the catalog; the old ones answer until then. Inside `_writing`."""
+        entries = versions.term_entries(snapshot, sorted(versions.active_keys(snapshot, index_id)))
+        self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=last_change(snapshot))
 
     def retire(self, documents: Sequence[tuple[str, int | None]], *, collection: Collection) -> None:
         """Take these documents (id, active version) out of every answer, now."""
@@ -621,6 +629,7 @@ class Caches:
                 old.wipe()  # until now a kill would have left the old ones
             except Unavailable as problem:
                 log.warning("The old vectors could not be deleted: %s", problem)
+                return False  # they still hold what was removed
         return True
 
     def compact(self) -> bool:
@@ -770,11 +779,9 @@ class Caches:
         old terms and over the catalog's own vectors."""
         with self._writing:
             with self._catalog.read() as snapshot:
-                change = last_change(snapshot)
                 dimension = next(size for number, _, size in versions.all_indexes(snapshot) if number == index_id)
                 if terms:
-                    entries = versions.term_entries(snapshot, sorted(versions.active_keys(snapshot, index_id)))
-                    self._terms.rebuild(term_space(index_id), entries, catalog_id=self._catalog.id, seen=change)
+                    self._rebuild_terms(snapshot, index_id)
             if vectors and self.vectors_attached:
                 with self.gate.flip():  # no question is looking into it now, and from here on none does
                     self._attached.discard(index_id)

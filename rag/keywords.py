@@ -124,12 +124,6 @@ def presence(word: Keyword, present: set[str]) -> float:
     return _CHARACTER_SHARE * sum(character in present for character in word.text) / 2
 
 
-def best_share(wanted: Sequence[Keyword], text: str) -> float:
-    """How much of the keywords a passage has, 0 … 1, of those that it could have in its language or languages."""
-    present = set(terms(text))
-    return max(asked * share(words, ((1.0, present),)) for _, words, asked in readings(wanted, text))
-
-
 def readings(wanted: Sequence[Keyword], text: str) -> list[tuple[bool, list[Keyword], float]]:
     """(as Chinese?, the keywords that a text could have, what their being there is worth).
 

@@ -20,7 +20,7 @@ from app.schemas.questions import (
 )
 from app.service import Service
 from app.streams import Frame, event_stream
-from rag.answer import Event, Final, Question, Retrieval, Said, Token
+from rag.answer import Final, Question, Retrieval, Said, Token
 from rag.catalog import answers
 from rag.evidence import evidence
 from rag.models import Turn
@@ -84,16 +84,19 @@ def _frames(service: Service, question: Question) -> Generator[Frame, None, None
     events = service.assistant.stream(question)
     try:
         for event in events:
-            if isinstance(event, Final):  # first: who has read the answer may ask for it at once
-                service.keep_answer(question.text, AnswerOut.of(event.answer))
-            yield _frame(event)
+            if isinstance(event, Final):
+                answer = AnswerOut.of(event.answer)
+                service.keep_answer(question.text, answer)  # first: who has read it may ask for it at once
+                yield "final", answer.model_dump(mode="json")
+            else:
+                yield _frame(event)
     finally:
         close = getattr(events, "close", None)
         if close is not None:
             close()
 
 
-def _frame(event: Event) -> Frame:
+def _frame(event: Retrieval | Token | Said) -> Frame:
     match event:
         case Retrieval():
             hits = [HitOut.of(hit).model_dump(mode="json") for hit in event.hits]
@@ -111,5 +114,3 @@ def _frame(event: Event) -> Frame:
             )
             citations = [CitationOut.of(item).model_dump(mode="json") for item in event.citations]
             return "sentence", {**sentence.model_dump(mode="json"), "cited": citations}
-        case Final():
-            return "final", AnswerOut.of(event.answer).model_dump(mode="json")

@@ -13,7 +13,7 @@ from rag import retention, revisions
 from rag.catalog import answers, history, knowledge, versions
 from rag.catalog.engine import now
 from rag.catalog.tables import activations
-from rag.errors import Conflict, Gone, NotFound
+from rag.errors import Conflict, Gone, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Hit
 from rag.retention import Retention
@@ -364,5 +364,24 @@ def test_a_purge_that_was_killed_is_completed_at_the_next_start(runs: Runs, base
     retention.finish_purges(again)
     with pytest.raises(Gone):
         again.originals.path(digest)
+    with again.catalog.read() as snapshot:
+        assert history.unfinished_purges(snapshot) == []
+
+
+def test_a_purge_that_cannot_reach_chroma_says_so_and_is_completed_later(
+    runs: Runs, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document_id, _ = editions(runs, 40)
+
+    def away() -> None:
+        raise Unavailable("Chroma is away.")
+
+    monkeypatch.setattr(bases.vectors, "wipe", away)
+    with pytest.raises(Unavailable, match="may hold vectors"):
+        retention.purge(runs.base, document_id)
+    assert not any("A-17" in text for text in found_texts(runs.base, "limit of valve A-17"))
+    monkeypatch.undo()
+    again = bases.open()
+    retention.finish_purges(again)
     with again.catalog.read() as snapshot:
         assert history.unfinished_purges(snapshot) == []
