@@ -11,7 +11,7 @@ INSTALL := $(PIP) install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo serve test soak lint check clean
+.PHONY: help install install-test demo serve test soak peers bench lint check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## /make \1  /p' Makefile
@@ -46,6 +46,12 @@ test: install-test  ## the tests
 soak: install-test  ## the tests that kill, race and wander at random, at full length: an hour or more
 	ATTEST_SOAK=$(or $(KILLS),200) $(BIN)/python -m pytest -s tests/integration/test_kill.py \
 		tests/integration/test_readers_during_writes.py tests/integration/test_state_machine.py
+
+peers: install  ## retrieval beside LangChain and LlamaIndex: make peers SETS="squad_en cmrc_zh" TORCH_INDEX=…
+	$(BIN)/python bench/peers/run.py $(SETS) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+bench: install  ## speed beside LangChain and LlamaIndex: make bench ARGS="--rounds 3 --compare OLD.json" TORCH_INDEX=…
+	$(BIN)/python -m bench.speed.run $(ARGS) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 lint: install-test  ## format, ruff, types, import contracts
 	$(BIN)/ruff format --check .

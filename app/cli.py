@@ -12,7 +12,19 @@ from typing import Annotated
 
 import typer
 
-from app.commands import backups, collections, documents, evaluation, gaps, jobs, questions, service, sources
+from app.commands import (
+    backups,
+    collections,
+    documents,
+    evaluation,
+    feedback,
+    gaps,
+    jobs,
+    questions,
+    service,
+    sources,
+    tuning,
+)
 from app.commands.shared import FAILED, INTERRUPTED
 from rag.errors import AttestError
 
@@ -31,11 +43,13 @@ app.command()(questions.ask)
 app.command()(questions.search)
 app.command()(gaps.gaps)
 app.command("eval")(evaluation.evaluate)
+app.command()(tuning.tune)
 app.command()(sources.sync)
 app.command()(collections.reindex)
 app.add_typer(sources.group, name="sources")
 app.add_typer(documents.group, name="documents")
 app.add_typer(collections.group, name="collections")
+app.add_typer(feedback.group, name="feedback")
 app.add_typer(jobs.group, name="jobs")
 app.add_typer(backups.group, name="backup")
 

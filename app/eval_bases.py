@@ -27,7 +27,7 @@ from rag.owner import Owner
 from rag.ports import Embedder
 from rag.probe import probe_if_due
 from rag.settings import Settings
-from rag.wiring import open_assistant, open_knowledge_base
+from rag.wiring import open_assistant, open_embedder, open_knowledge_base
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +89,8 @@ class DatasetBases:
 
     def _embedder(self) -> Embedder:
         if self.embedder is None:
-            from rag.embedder import SentenceTransformerEmbedder
-
-            self.embedder = SentenceTransformerEmbedder(self.settings.embedder)
+            shared = self.settings.model_cache or self.cache / "models"
+            self.embedder = open_embedder(self.settings.model_copy(update={"model_cache": shared}))
         return self.embedder
 
 

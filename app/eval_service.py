@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.client import Client, Json, Refused, part
-from quality.models import Cited, Dataset, Document, Found, Gold, Question, Ranks, Told
-from quality.subject import DEPTH, Matches, rank_of, shown
-from rag.models import file_stem
+from quality.models import Cited, Dataset, Document, Found, Gold, Question, Ranks, Told, Twin
+from quality.subject import DEPTH, Matches, names_of, rank_of, shown, twin
 
 _DEEPEST = 50  # passages that a search gives at most
 _GONE = frozenset({404, 410})
@@ -29,14 +28,19 @@ class ServiceSubject:
     def __post_init__(self) -> None:
         chosen = self.client.collection(self.collection)
         self.documents = list(self.client.pages(f"/v1/collections/{part(chosen['id'])}/documents"))
-        self._names = {item["id"]: _names_of(item) for item in self.documents if item["enabled"]}
+        self._names = {
+            item["id"]: names_of(item["id"], key=item["key"], title=item["title"], uri=str(item["uri"]))
+            for item in self.documents
+            if item["enabled"]
+        }
 
     def ask(self, question: Question) -> Told:
-        body = {"question": question.text, "collection": self.collection}
+        # What is asked to measure is nobody's question: it is not kept, and no gap.
+        body: dict[str, Any] = {"question": question.text, "collection": self.collection, "keep": False}
         if question.history:
-            body["history"] = [{"role": turn.role, "content": turn.content} for turn in question.history]  # type: ignore[assignment]
+            body["history"] = [{"role": turn.role, "content": turn.content} for turn in question.history]
         if self.top_k is not None:
-            body["top_k"] = self.top_k  # type: ignore[assignment]
+            body["top_k"] = self.top_k
         began = time.perf_counter()
         answer = self.client.post("/v1/ask", body)
         milliseconds = (time.perf_counter() - began) * 1000
@@ -54,6 +58,9 @@ class ServiceSubject:
             shown=shown(answer["model"], top_k=self.top_k or 8, found=len(hits), left_out=answer.get("left_out", 0)),
             milliseconds=milliseconds,
             degraded=answer["degraded"],
+            first=sentences[0] if sentences else "",
+            sentences=len(sentences),
+            short=(answer.get("short_answer") or {}).get("text"),
         )
 
     def ranks(self, question: Question, matches: Matches) -> Ranks:
@@ -117,6 +124,7 @@ class ServiceSubject:
             arms=hit["arms"],
             pages=frozenset() if hit["page"] is None else frozenset((hit["page"],)),
             rows=frozenset() if hit["row"] is None else frozenset((hit["row"],)),
+            also=self._twins(hit),
         )
 
     def _cited(self, item: Json) -> Cited:
@@ -132,10 +140,8 @@ class ServiceSubject:
             support=item["support"],
             page=item["page"],
             row=item["row"],
+            also=self._twins(item),
         )
 
-
-def _names_of(document: Json) -> frozenset[str]:
-    uri = str(document["uri"]).rstrip("/")
-    names = {document["id"], document["key"], document["title"], uri, uri.rpartition("/")[2], file_stem(uri)}
-    return frozenset(name for name in names if name)
+    def _twins(self, item: Json) -> tuple[Twin, ...]:
+        return tuple(twin(self._named(also), also["page"], also["row"]) for also in item["also"])

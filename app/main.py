@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from app.errors import add_error_handlers, respond
 from app.idempotency import Idempotency, document_keys
 from app.pages import add_pages
-from app.routes import ask, backups, collections, doctor, documents, gaps, jobs, sources
+from app.routes import ask, backups, collections, doctor, documents, feedback, gaps, jobs, ranking, sources
 from app.schemas.questions import ANSWER_EXAMPLE
 from app.security import BodyTooLarge, Guard, body_too_large
 from app.service import Service
@@ -23,7 +23,7 @@ from rag.settings import Settings
 
 log = logging.getLogger(__name__)
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 _MIB = 1024 * 1024
 
 _DESCRIPTION = """Answers from your PDFs, web pages and databases, in English and Chinese, every sentence with a source
@@ -63,7 +63,7 @@ def create_app(service: Service) -> FastAPI:
         return respond(body_too_large(limit))
 
     v1 = APIRouter(prefix="/v1")
-    for part in (ask, gaps, collections, sources, documents, jobs, backups, doctor):
+    for part in (ask, feedback, gaps, collections, ranking, sources, documents, jobs, backups, doctor):
         v1.include_router(part.router)
 
     app.include_router(v1)

@@ -24,7 +24,7 @@ from ingest.split import fingerprint
 from ingest.sync import Plan, Report, Sync, SyncOptions
 from ingest.watch import Watchers, watchable
 from rag.backup import remove_leftovers
-from rag.catalog import answers, indexes, jobs, knowledge
+from rag.catalog import aliases, answers, indexes, jobs, knowledge
 from rag.catalog.jobs import Job
 from rag.errors import AttestError, Conflict, NotAllowed, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
@@ -145,6 +145,7 @@ class Service:
                     return
                 self._complete()
                 self._tidy()
+                self._complete_glossary()
                 self.jobs.start()
                 started = True
             while not self._closing.wait(_ATTACH_AGAIN_SECONDS) and not self.base.caches.is_late:
@@ -158,6 +159,12 @@ class Service:
             remove_leftovers(self.backup_dir)
         except (AttestError, OSError):  # the next start tries again; questions and jobs need not wait for it
             log.exception("What was interrupted could not be completed")
+
+    def _complete_glossary(self) -> None:
+        try:
+            aliases.bring_up_to_date(self.base.catalog, stop=self._closing.is_set)
+        except AttestError:  # the next start tries again
+            log.exception("The glossary could not be completed")
 
     def _compact(self) -> None:
         try:

@@ -102,6 +102,7 @@ class Told:
     def sentence(self, said: Json) -> None:
         if not self._live:
             return
+        self._short(said)
         marks = "".join(f"[{n}]" for n in said["citations"])
         gap = " " if self._printed and self._printed[-1].isascii() else ""
         spaced = f" {marks}" if marks and said["text"][-1:].isascii() else marks
@@ -117,18 +118,27 @@ class Told:
         if _letters(self._printed) != _letters(answer["answer"]):
             if self._printed:
                 hint("That was provisional. The answer is:")
+            self._short(answer)
             say(answer["answer"])
         self._remarks(answer)
         for citation in answer["citations"]:
             say()
             say(f"[{citation['n']}] {citation['title']}{place(citation)}", style="bold")
             say(f"    {quoted(citation['quote'])}")
-            say(f"    {citation['uri']}", style="dim")
+            of = f", {citation['date']}" if citation.get("date") else ""
+            say(f"    {citation['uri']}{of}", style="dim")
+            show_also(citation)
         for number, closest in enumerate((answer["refusal"] or {"closest": []})["closest"], 1):
             say()
             say(f"Closest {number}: {closest['title']}{place(closest)} (score {closest['score']:.2f})", style="bold")
             say(f"    {quoted(closest['text'])}")
             say(f"    {closest['uri']}", style="dim")
+
+    def _short(self, item: Json) -> None:
+        """The phrase that answers, on a line before the sentences."""
+        short = item.get("short_answer")
+        if short:
+            say(f"{' '.join(short['text'].split())} [{short['citation']}]", style="bold")
 
     def _remarks(self, answer: Json) -> None:
         for sentence in answer["sentences"]:
@@ -142,12 +152,33 @@ def _letters(text: str) -> str:
     return "".join(text.split())
 
 
+def show_context(passages: Sequence[Json]) -> None:
+    """Whole, to be read or handed on; what it costs and where it is from goes with it."""
+    for passage in passages:
+        say(f"[{passage['n']}] {passage['title']}{place(passage)} ({passage['tokens']} tokens)", style="bold")
+        if passage["header"]:
+            say(passage["header"])
+        text, end = "", None
+        for span in passage["spans"]:
+            text += span["text"] if end in (None, span["start"]) else f"\n…\n{span['text']}"
+            end = span["end"]
+        say(text)
+        say(f"    {passage['uri']}", style="dim")
+
+
 def show_hits(hits: Sequence[Json]) -> None:
     for number, hit in enumerate(hits, 1):
         arms = ", ".join(f"{name} {score:.2f}" for name, score in hit["arms"].items())
         say(f"{number}. {hit['score']:.2f}  {hit['title']}{place(hit)}", style="bold")
         say(f"    {quoted(hit['text'])}")
         say(f"    {hit['uri']} ({arms})", style="dim")
+        show_also(hit)
+
+
+def show_also(item: Json) -> None:
+    """Where else a passage stands that says the same."""
+    for also in item.get("also", ()):
+        say(f"    also in: {also['title']}{place(also)}, {also['uri']}", style="dim")
 
 
 # ── work ──────────────────────────────────────────────────────────────────────────────────────

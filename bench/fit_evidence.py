@@ -5,10 +5,12 @@
 
 Each dataset is asked of all its documents, and of what is left when two fifths of them are held out. Where a question
 has a code, a year or a name that its passage has, it is asked with another one in its place as well, which stands
-elsewhere in the collection ("swapped") or nowhere ("unheard"): the passages are near, and none answers. Even questions
-(by a hash of their ids, which their variants share) fit, odd ones report.
+elsewhere in the collection ("swapped") or nowhere ("unheard"): the passages are near, and none answers. And each is
+judged once more without the passages that hold its answer ("taken_out"): what is left is about the same things. Even
+questions (by a hash of their ids, which their variants share) fit, odd ones report.
 
-Indexes and vectors are kept in `--cache`. Needs scipy, which sentence-transformers brings along.
+What is printed goes into `rag/evidence.py`. Indexes and vectors are kept in
+`--cache`, which may be a copy of that of `attest eval`. Needs scipy, which sentence-transformers brings along.
 """
 
 from __future__ import annotations
@@ -46,6 +48,14 @@ FALSE_REFUSALS = 0.05  # on the half that fits: the threshold is put there
 # The public sets name things as their documents do, so a name that is not there tells little beyond the words. In a
 # collection of one's own a code or a name that is not there is the question (docs/decisions/0003): at least so much.
 LEAST_LACKING = -3.0
+LEAST_LEFT = 5
+TOP_K = 14  # so that enough is left where the passages that answer are taken out
+# Of RGB's passages that are said not to answer, those of these questions do, in words that are not the gold ones (7 for
+# 7.0, a surname for a name, a date without its year): read one by one, November 2026, in the passages that were found.
+TOLD_ALL_THE_SAME = {
+    "en": (0, 7, 12, 23, 24, 31, 32, 43, 44, 48, 52, 55, 58, 62, 72, 75, 76, 78, 87, 88, 89, 91),
+    "zh": (4, 9, 14, 29, 31, 72, 74, 79, 82, 89, 90),
+}
 RIDGE = 0.1
 # What stands nowhere in the sets: for a question's own code or name, one that nobody has heard of.
 UNHEARD = {
@@ -68,7 +78,9 @@ class Asked:
 
     @property
     def kind(self) -> str:
-        return "" if self.question.answerable else self.question.kind or "unanswerable"
+        kind = "" if self.question.answerable else self.question.kind or "unanswerable"
+        told = {f"rgb-{name}_fact:{number}" for name, numbers in TOLD_ALL_THE_SAME.items() for number in numbers}
+        return "told_all_the_same" if kind == "negative_rejection" and self.question.id in told else kind
 
     @property
     def language(self) -> str:
@@ -78,6 +90,11 @@ class Asked:
     def near(self) -> bool:
         """Whether its passages are about what was asked, and only do not tell."""
         return self.kind not in ("", "held_out", "out_of_corpus") or self.dataset.startswith("rgb")
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says what an answer needs: its passages do, or do not, tell as they are said to."""
+        return self.kind != "told_all_the_same"
 
     @property
     def fits(self) -> bool:
@@ -127,6 +144,8 @@ def collect(data: Path, cache: Path, sets: Sequence[str], limit: int) -> list[As
     found: list[Asked] = []
     for name in sets:
         for whole in open_dataset(data / name):
+            if whole.name.endswith(("-counterfactual", "-contradicted")):
+                continue  # their passages answer, wrongly
             found += _asked(bases, whole, limit)
             if not name.startswith("rgb"):
                 held = hold_out(whole, HELD_OUT, seed=1)
@@ -153,9 +172,23 @@ def _without_answer(held: Dataset, limit: int) -> Sequence[Question]:
 def ask(bases: DatasetBases, questions: Sequence[Question], dataset: Dataset) -> Iterator[Asked]:
     with bases.open(dataset) as subject:
         for question in questions:
-            found = subject.assistant.search(answer.Question(question.text, (COLLECTION,)))
-            rows = [astuple(item) for item in evidence.features(found)] or [(0.0,) * len(NAMES)]
-            yield Asked(dataset.name, question, found, np.array(rows))
+            found = subject.assistant.search(answer.Question(question.text, (COLLECTION,), top_k=TOP_K))
+            yield _judged(dataset, question, found)
+            left = tuple(hit for hit in found.hits if not _holds_answer(hit.text, question))
+            told_otherwise = dataset.name.startswith("rgb")  # TOLD_ALL_THE_SAME
+            if question.answerable and question.answers and len(left) >= LEAST_LEFT and not told_otherwise:
+                taken = replace(question, answerable=False, kind="taken_out")
+                yield _judged(dataset, taken, replace(found, hits=left))
+
+
+def _judged(dataset: Dataset, question: Question, found: Found) -> Asked:
+    rows = [astuple(item) for item in evidence.features(found)] or [(0.0,) * len(NAMES)]
+    return Asked(dataset.name, question, found, np.array(rows))
+
+
+def _holds_answer(text: str, question: Question) -> bool:
+    folded = text.lower()
+    return any(len(words) > 1 and words.lower() in folded for words in question.answers)
 
 
 def _exchanged(asked: Sequence[Asked], dataset: Dataset, kind: str) -> Iterator[Question]:
@@ -216,8 +249,10 @@ def fit(asked: Sequence[Asked], quantile: float) -> NDArray[np.float64]:
 
 
 def _counts(one: Asked) -> float:
-    """Traps count half: where nothing but a model could tell, words must not be bent to it."""
-    return 0.3 if one.kind == "adversarial_paragraph" else 0.5 if one.kind and one.near else 1.0
+    """Traps count less: where nothing but a model could tell, words must not be bent to it."""
+    if one.kind in ("adversarial_paragraph", "taken_out"):
+        return 0.3
+    return 0.5 if one.kind and one.near else 1.0
 
 
 def held(language: str) -> NDArray[np.float64]:
@@ -263,11 +298,12 @@ def main() -> None:
         if not own:
             continue
         weights = held(language)
+        fitting, reported = [one for one in own if one.fits and one.counts], [one for one in own if not one.fits]
         if not given.report:
-            weights = fit([one for one in own if one.fits], FALSE_REFUSALS)
+            weights = np.round(fit(fitting, FALSE_REFUSALS), 2)
         told = ", ".join(f"{name}={value:.2f}" for name, value in zip(["bias", *NAMES], weights, strict=True))
         say(f"\n{'CHINESE' if language == 'zh' else 'ENGLISH'} = Weights({told})\n")
-        report([one for one in own if not one.fits], np.round(weights, 2))
+        report(reported, weights)
 
 
 if __name__ == "__main__":

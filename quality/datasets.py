@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quality.formats import holds_rgb, read_folder, read_json, read_rgb
+from quality.formats import QUERIES, UNANSWERABLE, holds_rgb, read_folder, read_json, read_rgb
 from quality.lines import whole_json
 from quality.models import Dataset, Document, Gold, Question
 from quality.questions import read_questions
@@ -24,6 +24,9 @@ def open_dataset(path: Path) -> list[Dataset]:
         raise NotFound(f"There is nothing at {path}.", remedy="Give a dataset's folder or file, or a questions.jsonl.")
     if (path / "corpus.jsonl").is_file():
         return read_folder(path)
+    if (path / QUERIES).is_file():  # documents are files, pages or tables, and in a collection
+        files = [file for file in (path / QUERIES, path / UNANSWERABLE) if file.is_file()]
+        return [Dataset(path.name, tuple(one for file in files for one in read_questions(file)))]
     inner = [item for item in sorted(path.iterdir()) if _is_dataset(item)]
     if not inner:
         raise InvalidInput(
@@ -38,7 +41,7 @@ def _file(path: Path) -> list[Dataset]:
     if path.suffix.lower() == ".json":
         return read_json(path)
     if path.suffix.lower() in (".jsonl", ".ndjson", ".csv", ".tsv"):
-        return [Dataset(path.stem, read_questions(path))]
+        return [Dataset(path.parent.name if path.name == QUERIES else path.stem, read_questions(path))]
     raise InvalidInput(
         f"{path} is in no form that is known here.", remedy="Questions are read from .jsonl and .csv, SQuAD from .json."
     )
@@ -47,7 +50,7 @@ def _file(path: Path) -> list[Dataset]:
 def _is_dataset(path: Path) -> bool:
     """In a folder of several: what brings its own documents along."""
     if path.is_dir():
-        return (path / "corpus.jsonl").is_file() and (path / "queries.jsonl").is_file()
+        return (path / "corpus.jsonl").is_file() and (path / QUERIES).is_file()
     return path.suffix == ".jsonl" and holds_rgb(path)
 
 

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quality.lines import Row, bad, json_lines, read_text, text_of, texts_of, whole_json
+from quality import metrics
+from quality.lines import Row, bad, json_lines, parts_of, read_text, text_of, texts_of, whole_json
 from quality.models import Dataset, Document, Evidence, Gold, Question
 from rag.errors import InvalidInput
 from rag.language import canonical, language_of
 
+QUERIES, UNANSWERABLE = "queries.jsonl", "unanswerable.jsonl"
 _SPLITS = ("test", "dev", "train")  # of BEIR, the first that is there
 
 
@@ -32,9 +34,10 @@ def read_folder(path: Path) -> list[Dataset]:
         for line, row in json_lines(path / "corpus.jsonl")
     )
     _check_unique(path / "corpus.jsonl", (document.id for document in documents))
-    files = [path / "queries.jsonl", path / "unanswerable.jsonl"]
+    files = [path / QUERIES, path / UNANSWERABLE]
     rows = [(file, line, row) for file in files if file.exists() for line, row in json_lines(file)]
-    questions = tuple(_asked(row, path=file, line=line) for file, line, row in rows)
+    texts = {document.id: _compact(document.text) for document in documents} if _is_covered(rows) else {}
+    questions = tuple(_asked(row, texts, path=file, line=line) for file, line, row in rows)
     _check_unique(path, (question.id for question in questions))
     found = [Dataset(path.name, questions, documents)]
     other = [_in_simplified(question, row) for question, (_, _, row) in zip(questions, rows, strict=True)]
@@ -43,27 +46,37 @@ def read_folder(path: Path) -> list[Dataset]:
     return found
 
 
-def _asked(row: Row, *, path: Path, line: int) -> Question:
+def _is_covered(rows: Iterable[tuple[Path, int, Row]]) -> bool:
+    """CRUD's news are full of near-duplicates; the documents named are those that cover the parts of the answer."""
+    return any("coverage" in row for _, _, row in rows)
+
+
+def _compact(text: str) -> str:
+    return "".join(metrics.normalised(text))
+
+
+def _asked(row: Row, texts: Mapping[str, str], *, path: Path, line: int) -> Question:
+    """`texts` of all documents, where another one that has every part of the answer is as good as the one named."""
     text = text_of(row, "question", "text", path=path, line=line)
     gold = texts_of(row, "gold_doc_ids", path=path, line=line)
+    parts = parts_of(row, path=path, line=line)
+    if "coverage" in row and parts:
+        wanted = [[_compact(wording) for wording in part] for part in parts]
+        whole = [name for name, said in texts.items() if all(any(one in said for one in part) for part in wanted)]
+        gold = tuple(dict.fromkeys([*gold, *whole]))
     return Question(
         id=text_of(row, "qid", "_id", "id", path=path, line=line),
         text=text,
         language=str(row.get("lang") or language_of(text)),
         answers=texts_of(row, "answers", path=path, line=line),
-        parts=_parts(row, path=path, line=line),
+        parts=parts,
         gold=tuple(Gold(name) for name in gold),
-        # In CRUD's news, which is full of near-duplicates, the documents named are those that cover the answer.
         any_gold=bool(row.get("any_gold")) or "coverage" in row,
         evidence=tuple(Evidence(words) for words in texts_of(row, "evidence", path=path, line=line)),
         answerable=bool(row.get("answerable", True)),
         kind=str(row.get("unanswerable_kind") or row.get("type") or ""),
         parallel=texts_of(row, "parallel_gold_doc_ids", path=path, line=line),
     )
-
-
-def _parts(row: Row, *, path: Path, line: int) -> tuple[tuple[str, ...], ...]:
-    return tuple(texts_of({"part": part}, "part", path=path, line=line) for part in row.get("answer_parts") or ())
 
 
 def _in_simplified(question: Question, row: Row) -> Question | None:
@@ -193,8 +206,9 @@ def is_rgb(row: Row) -> bool:
 
 
 def read_rgb(path: Path) -> list[Dataset]:
-    """Two collections of passages: all of them, with every question; and those alone that do not tell the answer, where
-    every question is to be refused. RGB gives a model five passages; here they have to be found among all of them."""
+    """Collections of passages: all of them, with every question; and those alone that do not tell the answer, where
+    every question is to be refused. Where the file has passages that tell a false answer (`positive_wrong`), two more:
+    without any that tell the true one, and with both. RGB gives a model five passages; here they have to be found."""
     rows = list(json_lines(path))
     every: dict[str, Document] = {}
     negative: dict[str, Document] = {}
@@ -205,7 +219,7 @@ def read_rgb(path: Path) -> list[Dataset]:
         _passages(row["negative"], f"{name}:-", every)
         _passages(row["negative"], f"{name}:-", negative)
         text = text_of(row, "question", "query", path=path, line=line)
-        parts = _parts(row, path=path, line=line) or _parts({"answer_parts": _rgb_parts(row)}, path=path, line=line)
+        parts = parts_of(row, path=path, line=line) or parts_of({"answer_parts": _rgb_parts(row)}, path=path, line=line)
         questions.append(
             Question(
                 id=name,
@@ -225,11 +239,39 @@ def read_rgb(path: Path) -> list[Dataset]:
     told = {question_id for question_id, text in _answered(questions, list(negative.values()))}
     return [
         Dataset(f"rgb_{path.stem}", tuple(questions), tuple(every.values())),
+        *_counterfactual(f"rgb_{path.stem}", rows, questions, every=every, negative=negative),
         Dataset(
             f"rgb_{path.stem}-rejection",
             tuple(question for question in without if question.id not in told),
             tuple(negative.values()),
         ),
+    ]
+
+
+def _counterfactual(
+    name: str,
+    rows: Iterable[tuple[int, Row]],
+    questions: Iterable[Question],
+    *,
+    every: Mapping[str, Document],
+    negative: Mapping[str, Document],
+) -> list[Dataset]:
+    """`-counterfactual`: all that is there says the false answer, and so should an answer that keeps to its sources.
+    `-contradicted`: some passages say the one, some the other."""
+    false: dict[str, Document] = {}
+    believed, doubted = [], []
+    for question, (_, row) in zip(questions, rows, strict=True):
+        fake = str(row.get("fake_answer") or "").strip()
+        if not fake or not row.get("positive_wrong"):
+            continue
+        places = tuple(Gold(one) for one in _passages(row["positive_wrong"], f"{question.id}:!", false))
+        believed.append(replace(question, answers=(fake,), gold=places))
+        doubted.append(replace(question, fakes=(fake,)))
+    if not believed:
+        return []
+    return [
+        Dataset(f"{name}-counterfactual", tuple(believed), tuple((false | dict(negative)).values())),
+        Dataset(f"{name}-contradicted", tuple(doubted), tuple((dict(every) | false).values())),
     ]
 
 

@@ -63,6 +63,11 @@ def texts_of(row: Row, name: str, *, path: Path, line: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(item) for item in flat if str(item).strip()))
 
 
+def parts_of(row: Row, *, path: Path, line: int) -> tuple[tuple[str, ...], ...]:
+    """`answer_parts`: what must all be said, each in any of its wordings."""
+    return tuple(texts_of({"part": part}, "part", path=path, line=line) for part in row.get("answer_parts") or ())
+
+
 def flag_of(row: Row, name: str, *, path: Path, line: int) -> bool | None:
     value = row.get(name)
     if value is None or value == "":

@@ -51,6 +51,7 @@ class Question:
     answerable: bool = True
     kind: str = ""
     history: tuple[Turn, ...] = ()
+    fakes: tuple[str, ...] = ()  # false answers that some passages give
     parallel: tuple[str, ...] = ()  # documents that say the same in another language
 
 
@@ -64,6 +65,15 @@ class Dataset:
 
 
 # ── what was observed ─────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """Where a passage stands that says the same as one that was found, and is listed with it."""
+
+    names: frozenset[str]
+    pages: frozenset[int] = frozenset()
+    rows: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,7 @@ class Found:
     arms: Mapping[str, float] = field(default_factory=dict)
     pages: frozenset[int] = frozenset()
     rows: frozenset[str] = frozenset()
+    also: tuple[Twin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,7 @@ class Cited:
     support: str
     page: int | None = None
     row: str | None = None
+    also: tuple[Twin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,9 @@ class Told:
     shown: int
     milliseconds: float
     degraded: str | None = None
+    first: str = ""  # the first sentence
+    sentences: int = 0
+    short: str | None = None  # the phrase that answers, where one was given
 
 
 @dataclass(frozen=True, slots=True)

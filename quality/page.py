@@ -72,6 +72,7 @@ def _made(report: Report) -> str:
     embedder = made.get("embedder", {}).get("name", "")
     rows = [
         ("Made", f"{made.get('at', '')}, Attest {made.get('attest', '')}, seed {made.get('seed')}"),
+        *([] if made.get("complete", True) else [("Interrupted", f"after {len(report.questions)} questions")]),
         ("Datasets", datasets),
         ("Settings", settings),
         *([("Embedder", f"{embedder} ({made['embedder'].get('identity', '')})")] if embedder else []),

@@ -28,9 +28,19 @@ MEANS = (
     "ndcg@10",
     "all_gold@10",
     "contains_gold",
+    "first_contains_gold",
+    "misled",
+    "both_sides",
     "exact_match",
     "f1",
+    "short_answers",
+    "short_exact_match",
+    "short_f1",
+    "sentences",
+    "characters",
     "cited_gold",
+    "cited_page",
+    "cited_document",
     "citation_precision",
     "citation_recall",
     "evidence_overlap",
@@ -38,7 +48,8 @@ MEANS = (
 )
 REFUSAL_RATE, FALSE_REFUSALS, AUROC = "refusal_rate", "false_refusal_rate", "evidence_auroc"
 LATENCY = ("latency_p50_ms", "latency_p95_ms")
-LOWER_IS_BETTER = frozenset({FALSE_REFUSALS, *LATENCY})
+LENGTH = ("sentences", "characters")
+LOWER_IS_BETTER = frozenset({FALSE_REFUSALS, "misled", *LATENCY, *LENGTH})
 METRICS = (*MEANS, REFUSAL_RATE, FALSE_REFUSALS, AUROC, *LATENCY)
 
 
@@ -169,8 +180,17 @@ _FIELDS = frozenset(get_type_hints(Record))
 
 TABLES = {
     "Retrieval": ("hit@1", "hit@5", "hit@10", "mrr@10", "ndcg@10", "all_gold@10"),
-    "Answers": ("contains_gold", "exact_match", "f1"),
-    "Citations": ("cited_gold", "citation_precision", "citation_recall", "evidence_overlap", "exact_quote"),
+    "Answers": ("contains_gold", "first_contains_gold", "exact_match", "f1"),
+    "Short answers and length": ("short_answers", "short_exact_match", "short_f1", *LENGTH),
+    "Contradicted": ("misled", "both_sides"),
+    "Citations": (
+        "cited_gold",
+        "cited_page",
+        "citation_precision",
+        "citation_recall",
+        "evidence_overlap",
+        "exact_quote",
+    ),
     "Refusal": (REFUSAL_RATE, FALSE_REFUSALS, AUROC),
     "Latency": LATENCY,
 }

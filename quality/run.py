@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from quality import metrics
@@ -41,12 +42,23 @@ class Record:
     degraded: str | None = None
 
 
-def run(dataset: Dataset, subject: Subject, *, asked: Callable[[Record], None] = lambda _record: None) -> list[Record]:
-    """Asks every question; one that fails is an `error` among the records and stops nothing. `asked` hears of each."""
-    if dataset.questions:
-        _warm_up(subject, dataset.questions[0])
+def run(
+    dataset: Dataset,
+    subject: Subject,
+    *,
+    asked: Callable[[Record], None] = lambda _record: None,
+    known: Mapping[str, Record] = MappingProxyType({}),
+) -> list[Record]:
+    """Asks every question; one that fails is an `error` among the records and stops nothing. `asked` hears of each.
+    `known` records, by the ids of their questions, are taken as they are."""
+    left = [question for question in dataset.questions if question.id not in known]
+    if left:
+        _warm_up(subject, left[0])
     records = []
     for question in dataset.questions:
+        if question.id in known:
+            records.append(known[question.id])
+            continue
         try:
             record = judge(question, subject.ask(question), subject, dataset=dataset.name)
         except AttestError as problem:
@@ -80,9 +92,23 @@ def judge(question: Question, told: Told, subject: Subject, *, dataset: str) -> 
     if question.answerable and (question.answers or question.parts):
         said = "" if told.refused else told.text
         measures["contains_gold"] = metrics.contains(said, question.answers, question.parts)
+        measures["first_contains_gold"] = metrics.contains(
+            "" if told.refused else told.first, question.answers, question.parts
+        )
+        if question.fakes:
+            fake = metrics.contains(said, question.fakes)
+            measures["misled"] = fake * (1.0 - measures["contains_gold"])
+            measures["both_sides"] = fake * measures["contains_gold"]
+        if not told.refused:
+            measures["sentences"], measures["characters"] = float(told.sentences), float(len(told.text))
         if question.answers:
-            measures["exact_match"] = metrics.exact_match(said, question.answers)
-            measures["f1"] = metrics.token_f1(said, question.answers)
+            # Of the phrase where one was given; whole sentences never match exactly.
+            measures["exact_match"] = metrics.exact_match(told.short or said, question.answers)
+            measures["f1"] = metrics.token_f1(told.short or said, question.answers)
+            measures["short_answers"] = float(told.short is not None)
+            if told.short is not None:
+                measures["short_exact_match"] = metrics.exact_match(told.short, question.answers)
+                measures["short_f1"] = metrics.token_f1(told.short, question.answers)
     right = [any(cites(item, gold) for gold in question.gold) for item in told.citations]
     if not told.refused:
         measures |= _citations(question, told, right, subject)
@@ -127,17 +153,23 @@ def judge(question: Question, told: Told, subject: Subject, *, dataset: str) -> 
 
 
 def matches(hit: Found, gold: Gold) -> bool:
-    named = gold.document in hit.names
-    if gold.row is not None:  # a row of a table is a document that may go by the row's name alone
-        return gold.row in hit.rows and (named or gold.document == gold.row)
-    return named and (gold.page is None or gold.page in hit.pages)
+    """A gold place is also found in a passage that says the same and is listed with the hit."""
+    return any(_stands(gold, *place) for place in ((hit.names, hit.pages, hit.rows), *_twins(hit)))
 
 
 def cites(item: Cited, gold: Gold) -> bool:
-    named = gold.document in item.names
-    if gold.row is not None:
-        return gold.row == item.row and (named or gold.document == gold.row)
-    return named and (gold.page is None or gold.page == item.page)
+    return any(_stands(gold, *place) for place in ((item.names, (item.page,), (item.row,)), *_twins(item)))
+
+
+def _twins(item: Found | Cited) -> list[tuple[Container[str], Container[int | None], Container[str | None]]]:
+    return [(twin.names, twin.pages, twin.rows) for twin in item.also]
+
+
+def _stands(gold: Gold, names: Container[str], pages: Container[int | None], rows: Container[str | None]) -> bool:
+    named = gold.document in names
+    if gold.row is not None:  # a row of a table is a document that may go by the row's name alone
+        return gold.row in rows and (named or gold.document == gold.row)
+    return named and (gold.page is None or gold.page in pages)
 
 
 def _rank(gold: Gold, hits: Sequence[Found]) -> int | None:
@@ -183,6 +215,10 @@ def _citations(question: Question, told: Told, right: Sequence[bool], subject: S
             "citation_recall": recall,
             "cited_gold": float(any(right)),
         }
+        if any(gold.page is not None for gold in question.gold):
+            found["cited_page"] = float(any(right))
+            documents = {gold.document for gold in question.gold}
+            found["cited_document"] = float(any(documents & item.names for item in told.citations))
     if question.evidence:
         hit = any(
             _proves(question, item, text) for item, text in zip(told.citations, texts, strict=True) if text is not None

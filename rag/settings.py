@@ -37,6 +37,17 @@ class Settings(BaseSettings):
     embedder: str = Field(
         "default", description="`default` (packaged all-MiniLM-L6-v2), or a sentence-transformers name or path."
     )
+    runtime: str = Field(
+        "auto",
+        pattern="^(auto|torch|onnx|openvino)$",
+        description="What runs the embedder: `torch`, `onnx`, `openvino`, or `auto` for what is fastest here and gives "
+        "the same vectors.",
+    )
+    model_cache: Path | None = Field(
+        None,
+        description="Where embedders are kept that were prepared for another runtime than torch. Default: `models` in "
+        "the data folder.",
+    )
     chroma_url: str | None = Field(
         None, description="A Chroma server, as http://host:port. Default: embedded in the data folder."
     )
@@ -50,10 +61,19 @@ class Settings(BaseSettings):
         None, gt=255, description="Tokens of prompt and reply together, where it cannot be found out."
     )
     llm_max_tokens: int = Field(512, gt=0, description="Longest reply of the language model in tokens.")
+    llm_context_tokens: int = Field(
+        4_000, ge=100, description="Most tokens of passages that the language model is shown, if its window has room."
+    )
     llm_timeout_seconds: float = Field(60.0, gt=0, description="Patience with the language model's server.")
     llm_retries: int = Field(2, ge=0, le=10, description="Repeats after a rate limit or a failed connection.")
+    query_rewrites: int = Field(
+        0, ge=0, le=3, description="Other wordings of a question that the language model is asked for; 0 asks for none."
+    )
 
     top_k: int = Field(8, ge=1, le=50, description="Passages looked for per question when the question does not say.")
+    min_evidence: float = Field(
+        0.35, ge=0, le=1, description="Below this probability that the passages answer, a question is refused."
+    )
     reranker: str = Field(
         "light",
         description="`light` (no model), `none`, or a cross-encoder's sentence-transformers name or path.",

@@ -74,7 +74,7 @@ def explain_vague(found: Found, readings: tuple[Reading, ...], *, language: str)
         reason = "That is too vague to answer from one passage. Did you mean: " + " ".join(
             item.question for item in readings
         )
-    return reason, Refusal(reason, found.searched, (), readings=readings)
+    return reason, Refusal(reason, found.searched, (), readings=readings, kind="vague")
 
 
 def _has_digit(word: Keyword) -> bool:

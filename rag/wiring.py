@@ -50,10 +50,16 @@ def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None)
         catalog=catalog,
         caches=caches,
         originals=Originals(folder / "originals"),
-        embedder=embedder or SentenceTransformerEmbedder(settings.embedder),
-        others=Embedders(SentenceTransformerEmbedder),
+        embedder=embedder or open_embedder(settings),
+        others=Embedders(lambda spec: open_embedder(settings, spec)),
         reranker=open_reranker(settings.reranker),
     )
+
+
+def open_embedder(settings: Settings, spec: str | None = None) -> SentenceTransformerEmbedder:
+    """The embedder of the settings, or another one run like it; not loaded yet."""
+    cache = settings.model_cache or settings.data_dir / "models"
+    return SentenceTransformerEmbedder(spec or settings.embedder, cache=cache, runtime=settings.runtime)
 
 
 def open_reranker(spec: str) -> Reranker:
@@ -87,7 +93,14 @@ def ready_knowledge_base(data_dir: Path, *, embedder: Embedder | None = None) ->
 
 
 def open_assistant(settings: Settings, base: KnowledgeBase) -> Assistant:
-    return Assistant(base, model=open_model(settings), max_tokens=settings.llm_max_tokens)
+    return Assistant(
+        base,
+        model=open_model(settings),
+        max_tokens=settings.llm_max_tokens,
+        enough_evidence=settings.min_evidence,
+        context_tokens=settings.llm_context_tokens,
+        query_rewrites=settings.query_rewrites,
+    )
 
 
 def open_model(settings: Settings) -> ChatModel | None:

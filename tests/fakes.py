@@ -46,6 +46,10 @@ class HashEmbedder:
         return f"{self.name}-{self.dimension}-{self.window}-{self.reads_chinese}"
 
     @property
+    def runtime(self) -> str | None:
+        return "hashing"
+
+    @property
     def spec(self) -> str:
         return self.name
 

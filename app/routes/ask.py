@@ -8,21 +8,25 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from app.dependencies import ServiceDep
+from app.schemas.passages import PassageOut
 from app.schemas.questions import (
     AnswerOut,
     AskRequest,
     CitationOut,
+    ContextRequest,
     HitOut,
     Hits,
     KeptAnswerOut,
     SearchRequest,
     SentenceOut,
+    ShortAnswerOut,
 )
 from app.service import Service
 from app.streams import Frame, event_stream
 from rag.answer import Final, Question, Retrieval, Said, Token
 from rag.catalog import answers
 from rag.evidence import evidence
+from rag.language import language_of
 from rag.models import Turn
 
 router = APIRouter(tags=["questions"])
@@ -39,9 +43,10 @@ _STREAM_DOC = (
 def ask(request: AskRequest, service: ServiceDep) -> Any:
     question = _question(request, service.settings.top_k)
     if request.stream:
-        return event_stream(_frames(service, question))
+        return event_stream(_frames(service, question, keep=request.keep))
     answer = AnswerOut.of(service.assistant.answer(question))
-    service.keep_answer(question.text, answer)
+    if request.keep:
+        service.keep_answer(question.text, answer)
     return answer
 
 
@@ -56,14 +61,22 @@ def get_answer(answer_id: str, service: ServiceDep) -> KeptAnswerOut:
 
 
 @router.post("/search", description="The passages that answer best to a question, with every arm's own score.")
-def search(request: SearchRequest, service: ServiceDep, response: Response) -> Hits:
-    found = service.assistant.search(_question(request, service.settings.top_k))
+def search(request: ContextRequest, service: ServiceDep, response: Response) -> Hits:
+    question = _question(request, service.settings.top_k)
+    found = service.assistant.search(question)
     response.headers["Cache-Control"] = "no-store"
+    context = None
+    if request.context_tokens is not None:
+        context = service.assistant.context(
+            found, tokens=request.context_tokens, language=language_of(question.text), wider=question.wider
+        )
     return Hits(
         hits=[HitOut.of(hit) for hit in found.hits],
         evidence=round(evidence(found), 4),
         not_kept=found.not_kept,
         timings_ms=found.timings_ms,
+        rewrites=list(found.rewrites),
+        context=[PassageOut.of(passage) for passage in context.passages] if context else None,
     )
 
 
@@ -77,16 +90,19 @@ def _question(request: SearchRequest, top_k: int) -> Question:
         request.top_k or top_k,
         as_of=request.moment(),
         filters=request.narrowed(),
+        min_evidence=request.min_evidence if isinstance(request, AskRequest) else None,
+        wider=request.top_k is None,
     )
 
 
-def _frames(service: Service, question: Question) -> Generator[Frame, None, None]:
+def _frames(service: Service, question: Question, *, keep: bool) -> Generator[Frame, None, None]:
     events = service.assistant.stream(question)
     try:
         for event in events:
             if isinstance(event, Final):
                 answer = AnswerOut.of(event.answer)
-                service.keep_answer(question.text, answer)  # first: who has read it may ask for it at once
+                if keep:
+                    service.keep_answer(question.text, answer)  # first: who has read it may ask for it at once
                 yield "final", answer.model_dump(mode="json")
             else:
                 yield _frame(event)
@@ -113,4 +129,9 @@ def _frame(event: Retrieval | Token | Said) -> Frame:
                 text=said.text, start=said.start, end=said.end, citations=list(said.citations), support=said.support
             )
             citations = [CitationOut.of(item).model_dump(mode="json") for item in event.citations]
-            return "sentence", {**sentence.model_dump(mode="json"), "cited": citations}
+            short = ShortAnswerOut.of(event.short_answer)
+            return "sentence", {
+                **sentence.model_dump(mode="json"),
+                "cited": citations,
+                "short_answer": short.model_dump(mode="json") if short else None,
+            }

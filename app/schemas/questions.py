@@ -9,9 +9,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from app.schemas.common import MAX_TURNS, Name, PlaceOut, Strict, Text
 from app.schemas.filters import FilterIn
+from app.schemas.passages import PassageOut, ShownOut
 from rag.errors import InvalidInput
 from rag.filters import Filter
-from rag.models import Answer, Citation, Hit, Support
+from rag.models import Also, Answer, Citation, Hit, RefusalKind, ShortAnswer, Support
 
 
 class TurnIn(Strict):
@@ -53,11 +54,61 @@ class SearchRequest(Strict):
         return moment
 
 
+class ContextRequest(SearchRequest):
+    context_tokens: int | None = Field(
+        None,
+        ge=100,
+        le=1_000_000,
+        description="Put together what a language model of your own should be shown, within so many tokens: see "
+        "`context` of the response.",
+    )
+
+
 class AskRequest(SearchRequest):
     history: list[TurnIn] = Field(
         default_factory=list, max_length=MAX_TURNS, description="Earlier turns, oldest first."
     )
     stream: bool = Field(False, description="Answer as server-sent events.")
+    min_evidence: float | None = Field(
+        None, ge=0, le=1, description="Refuse below this; default: ATTEST_MIN_EVIDENCE. See `evidence` of the answer."
+    )
+    keep: bool = Field(
+        True,
+        description="Keep the answer for as long as answers are kept. With false nothing of it is stored: it cannot be "
+        "looked up, gives no gap, and no feedback can name it.",
+    )
+
+
+class AlsoOut(PlaceOut):
+    document_id: str
+    version: int
+    title: str
+    uri: str
+    chunk_id: str
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, also: Also) -> AlsoOut:
+        return cls(
+            document_id=also.document_id,
+            version=also.version,
+            title=also.title,
+            uri=also.uri,
+            chunk_id=str(also.chunk_id),
+            start=also.start,
+            end=also.end,
+            **PlaceOut.fields_of(also.place),
+        )
+
+
+_ALSO = "Passages that say the same in nearly the same words, with the same numbers, dates and names."
+
+
+_DATE = (
+    "Of what time the document is, or since when in force, by its metadata, text or name. ISO 8601, as exact as "
+    "it is known: 2020, 2020-05, 2020-05-01, or two with a slash between."
+)
 
 
 class HitOut(PlaceOut):
@@ -71,6 +122,8 @@ class HitOut(PlaceOut):
     text: str
     score: float = Field(description="0 … 1, higher is better; comparable within one response.")
     arms: dict[str, float] = Field(description="Each arm's own score: cosine of the vectors, BM25 of the terms.")
+    also: list[AlsoOut] = Field(default_factory=list, description=_ALSO)
+    date: str | None = Field(None, description=_DATE)
 
     @classmethod
     def of(cls, hit: Hit) -> HitOut:
@@ -85,6 +138,8 @@ class HitOut(PlaceOut):
             text=hit.text,
             score=round(hit.score, 4),
             arms={name: round(score, 4) for name, score in hit.arms.items()},
+            also=[AlsoOut.of(also) for also in hit.also],
+            date=hit.date,
             **PlaceOut.fields_of(hit.place),
         )
 
@@ -96,6 +151,12 @@ class Hits(BaseModel):
     )
     not_kept: int = Field(description="With `as_of`: documents whose version of then is no longer kept.")
     timings_ms: dict[str, float]
+    rewrites: list[str] = Field(default_factory=list, description="As in an answer.")
+    context: list[PassageOut] | None = Field(
+        None,
+        description="With `context_tokens`: the hits, grown to what stands around them or cut by whole sentences, best "
+        "first. With room for it and no `top_k`, also what ranks behind the hits.",
+    )
 
 
 class CitationOut(PlaceOut):
@@ -109,6 +170,8 @@ class CitationOut(PlaceOut):
     end: int
     quote: str = Field(description="The version's text from start to end, character for character.")
     support: Support
+    also: list[AlsoOut] = Field(default_factory=list, description=_ALSO)
+    date: str | None = Field(None, description=_DATE)
 
     @classmethod
     def of(cls, citation: Citation) -> CitationOut:
@@ -123,6 +186,8 @@ class CitationOut(PlaceOut):
             end=citation.end,
             quote=citation.quote,
             support=citation.support,
+            also=[AlsoOut.of(also) for also in citation.also],
+            date=citation.date,
             **PlaceOut.fields_of(citation.place),
         )
 
@@ -158,6 +223,39 @@ class RefusalOut(BaseModel):
         default_factory=list, description="Where the question was too vague: up to four things that it may mean."
     )
     missing: list[str] = Field(default_factory=list, description="Words of the question that nothing close has.")
+    kind: RefusalKind = Field(
+        "no_evidence",
+        description="`vague`: see `readings`. `filtered_out`: the filter left nothing to search. `across_languages`: "
+        "the passages are in another language than the question, and the embedder does not connect the two.",
+    )
+    lacks: str | None = Field(
+        None, description="`date`, `number`, `person` or `place`, where the closest passages name none."
+    )
+
+
+class ShortAnswerOut(BaseModel):
+    text: str
+    citation: int = Field(description="The `n` of the citation in whose quote it stands.")
+    start: int = Field(description="Offset in the version's text, in Unicode code points.")
+    end: int
+
+    @classmethod
+    def of(cls, short: ShortAnswer | None) -> ShortAnswerOut | None:
+        if short is None:
+            return None
+        return cls(text=short.text, citation=short.citation, start=short.start, end=short.end)
+
+
+class StatedOut(BaseModel):
+    text: str = Field(description="The quote of the citation.")
+    value: str = Field(description="The number or the date in it.")
+    citation: int = Field(description="Its `n`.")
+    date: str | None = Field(description="As `date` of the citation, or else the day on which it was stored.")
+
+
+class DisagreementOut(BaseModel):
+    about: str
+    statements: list[StatedOut] = Field(description="The newest first.")
 
 
 class UsageOut(BaseModel):
@@ -168,6 +266,7 @@ class UsageOut(BaseModel):
 ANSWER_EXAMPLE: dict[str, Any] = {
     "id": "ans_3f9c2b7e51d04a86",
     "answer": "The TL-1207 is covered for 36 months from the date of delivery. [1]",
+    "short_answer": {"text": "36 months", "citation": 1, "start": 439, "end": 448},
     "refused": False,
     "refusal": None,
     "citations": [
@@ -186,6 +285,8 @@ ANSWER_EXAMPLE: dict[str, Any] = {
             "end": 475,
             "quote": "The TL-1207 is covered for 36 months from the date of delivery.",
             "support": "supported",
+            "also": [],
+            "date": "2026-01-15",
         }
     ],
     "sentences": [
@@ -198,12 +299,17 @@ ANSWER_EXAMPLE: dict[str, Any] = {
         }
     ],
     "standalone_question": "How long is the warranty of the TL-1207?",
+    "rewrites": [],
     "language": "en",
     "model": "extractive",
     "degraded": None,
+    "support": "supported",
     "left_out": 0,
+    "passages": [],
+    "evidence": 0.93,
     "as_of": None,
     "not_kept": 0,
+    "disagreements": [],
     "usage": {"prompt_tokens": 0, "completion_tokens": 0},
     "timings_ms": {"embed": 11.2, "look_up": 6.4, "fuse": 0.3, "total": 43.0},
 }
@@ -214,17 +320,41 @@ class AnswerOut(BaseModel):
 
     id: str
     answer: str = Field(description="With [n] behind each sentence that has a source.")
+    short_answer: ShortAnswerOut | None = Field(
+        None,
+        description="The phrase or table cell that answers, where a question asks for one and it is sure enough; "
+        "without a language model only.",
+    )
     refused: bool = Field(description="True when there was not enough evidence; `answer` then says why.")
     refusal: RefusalOut | None
     citations: list[CitationOut]
     sentences: list[SentenceOut]
     standalone_question: str = Field(description="The question as it was searched for.")
+    rewrites: list[str] = Field(
+        default_factory=list, description="Other wordings of it, by the language model, that were searched for as well."
+    )
     language: str
     model: str
-    degraded: str | None = Field(description="Why the configured language model did not answer; null when it did.")
+    degraded: str | None = Field(
+        description="Why the configured language model did not answer, or not as it should; null when it did."
+    )
+    support: Support | None = Field(
+        description="That of the weakest sentence: `supported` means that every sentence is. Null in a refusal."
+    )
     left_out: int = Field(description="Passages that were found and did not fit the model's window.")
+    passages: list[ShownOut] = Field(
+        default_factory=list, description="What the language model was shown, in that order; its texts are at …/text."
+    )
+    evidence: float | None = Field(
+        None,
+        description="0 … 1: how probable it is that the passages answer. Less than `min_evidence` is a refusal.",
+    )
     as_of: datetime | None = Field(description="The time that was asked about; null for now.")
     not_kept: int = Field(description="With `as_of`: documents whose version of then is no longer kept.")
+    disagreements: list[DisagreementOut] = Field(
+        default_factory=list,
+        description="Where sources give different numbers or dates for what was asked. The answer tells every side.",
+    )
     usage: UsageOut
     timings_ms: dict[str, float]
 
@@ -234,6 +364,7 @@ class AnswerOut(BaseModel):
         return cls(
             id=answer.id,
             answer=answer.answer,
+            short_answer=ShortAnswerOut.of(answer.short_answer),
             refused=answer.refused,
             refusal=RefusalOut(
                 reason=refusal.reason,
@@ -256,6 +387,8 @@ class AnswerOut(BaseModel):
                     for item in refusal.readings
                 ],
                 missing=list(refusal.missing),
+                kind=refusal.kind,
+                lacks=refusal.lacks,
             )
             if refusal
             else None,
@@ -267,12 +400,26 @@ class AnswerOut(BaseModel):
                 for item in answer.sentences
             ],
             standalone_question=answer.standalone_question,
+            rewrites=list(answer.rewrites),
             language=answer.language,
             model=answer.model,
             degraded=answer.degraded,
+            support=answer.support,
             left_out=answer.left_out,
+            passages=[ShownOut.of(shown) for shown in answer.passages],
+            evidence=None if answer.evidence is None else round(answer.evidence, 4),
             as_of=answer.as_of,
             not_kept=answer.not_kept,
+            disagreements=[
+                DisagreementOut(
+                    about=item.about,
+                    statements=[
+                        StatedOut(text=one.text, value=one.value, citation=one.citation, date=one.date)
+                        for one in item.statements
+                    ],
+                )
+                for item in answer.disagreements
+            ],
             usage=UsageOut(prompt_tokens=answer.usage.prompt_tokens, completion_tokens=answer.usage.completion_tokens),
             timings_ms=dict(answer.timings_ms),
         )

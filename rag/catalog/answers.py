@@ -65,12 +65,14 @@ def collect_answers(connection: Connection, *, before: datetime) -> int:
 
 def asked_since(connection: Connection, since: datetime | None = None) -> list[Asked]:
     """Every kept question since then. One has no answer where it was refused, or where no source supports a sentence
-    of what a model said. Questions that were too vague to be looked up are no gaps of the knowledge."""
+    of what a model said. Questions that were too vague to be looked up, or whose filter left nothing to search, are no
+    gaps of the knowledge."""
     told = cast(answers.c.answer, Text)
     unsupported = and_(
         func.instr(told, '"support":"supported"') == 0, func.instr(told, '"support":"weak"') == 0, ~answers.c.refused
     )
     vague = func.coalesce(func.json_array_length(answers.c.answer, "$.refusal.readings"), 0) > 0
+    filtered_out = func.coalesce(func.json_extract(answers.c.answer, "$.refusal.kind"), "") == "filtered_out"
     query = select(
         answers.c.id,
         answers.c.question,
@@ -78,7 +80,7 @@ def asked_since(connection: Connection, since: datetime | None = None) -> list[A
         func.json_extract(answers.c.answer, "$.refusal.searched").label("searched"),
         or_(answers.c.refused, unsupported).label("gap"),
         answers.c.created_at,
-    ).where(~vague)
+    ).where(~vague, ~filtered_out)
     if since is not None:
         query = query.where(answers.c.created_at >= since)
     return [

@@ -31,6 +31,7 @@ from rag.catalog.tables import (
     versions,
 )
 from rag.catalog.versions import sha256
+from rag.duplicates import is_signature_of
 from rag.ports import Vectors
 
 WITHDRAWN = "damaged"  # code of the problem of a document that repair took out of answers
@@ -240,6 +241,8 @@ def _piece(chunk: Any, text: str, at: tuple[str, int]) -> Iterator[Damage]:
     elif chunk.text != cut:
         # The hash is that of the text as it stands in the version, so the version is right and the copy is not.
         yield Damage("chunk-differs", name, (chunk.key, cut))
+    elif chunk.signature is not None and not is_signature_of(chunk.signature, cut):
+        yield Damage("signature-differs", name, (chunk.key, cut))
     if not _is_sane(chunk.places, chunk.end):
         yield Damage("places-damaged", name, at)
 

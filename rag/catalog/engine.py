@@ -65,7 +65,7 @@ class Catalog:
                 migrate(self._engine)
         with self.write() as connection:
             self.id = _own_id(connection)
-            _remember(connection, "written_by", installed_version())
+            remember(connection, "written_by", installed_version())
         self._keep_reserve()
 
     @contextmanager
@@ -153,14 +153,14 @@ def last_change(connection: Connection) -> int:
 def next_moment(connection: Connection) -> datetime:
     """When the change of this transaction happens: now, and never before or with an earlier one, so that the order in
     time is the order of changes though the machine's clock be set back. Recorded."""
-    recorded = connection.execute(select(facts.c.value).where(facts.c.name == "moment")).scalar()
+    recorded = fact(connection, "moment")
     if recorded is not None:
         last: datetime | None = datetime.fromisoformat(recorded)
     else:  # written by a version that recorded none
         ends = connection.execute(select(func.max(activations.c.from_at), func.max(activations.c.to_at))).one()
         last = max((moment for moment in ends if moment is not None), default=None)
     moment = now() if last is None else max(now(), last + timedelta(microseconds=1))
-    _remember(connection, "moment", moment.isoformat())
+    remember(connection, "moment", moment.isoformat())
     return moment
 
 
@@ -278,16 +278,21 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
 
 
-def _remember(connection: Connection, name: str, value: str) -> None:
+def fact(connection: Connection, name: str) -> str | None:
+    """What is remembered of the catalog as a whole."""
+    return connection.execute(select(facts.c.value).where(facts.c.name == name)).scalar_one_or_none()
+
+
+def remember(connection: Connection, name: str, value: str) -> None:
     done = connection.execute(update(facts).where(facts.c.name == name).values(value=value))
     if not done.rowcount:
         connection.execute(insert(facts).values(name=name, value=value))
 
 
 def _own_id(connection: Connection) -> str:
-    found = connection.execute(select(facts.c.value).where(facts.c.name == "catalog_id")).scalar_one_or_none()
+    found = fact(connection, "catalog_id")
     if found is not None:
-        return str(found)
+        return found
     created = secrets.token_hex(16)
     connection.execute(insert(facts), [{"name": "catalog_id", "value": created}, {"name": "change", "value": "0"}])
     return created

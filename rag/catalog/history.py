@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Text, and_, cast, delete, func, insert, or_, select, tuple_, update
 
 from rag.catalog.engine import next_change, now
+from rag.catalog.feedback import purge_feedback
 from rag.catalog.tables import (
     activations,
     answer_citations,
@@ -226,6 +227,7 @@ def purge_rows(connection: Connection, traces: Traces) -> None:
     # Answers that quote it, and refusals that show it among what came closest.
     holding = func.instr(cast(answers.c.answer, Text), document_id) > 0
     connection.execute(delete(answers).where(holding))
+    purge_feedback(connection, document_id)
     of_source = select(jobs.c.id).where(jobs.c.source_id == traces.source_id)
     connection.execute(
         delete(job_items).where(

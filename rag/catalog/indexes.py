@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, null, select, update
 
 from rag.catalog.engine import next_change, now
 from rag.catalog.knowledge import embedder_row
@@ -167,6 +167,16 @@ def previous(connection: Connection, collection_id: str) -> Index | None:
 
 def save_check(connection: Connection, index_id: int, checked: Mapping[str, Any]) -> None:
     connection.execute(update(indexes).where(indexes.c.id == index_id).values(checked=dict(checked)))
+
+
+def ranking_of(connection: Connection, index_id: int) -> Mapping[str, Any] | None:
+    """How its passages are weighed, as it was fitted on questions (`rag.ranking`); None: nobody tried."""
+    return connection.execute(select(indexes.c.ranking).where(indexes.c.id == index_id)).scalar()
+
+
+def save_ranking(connection: Connection, index_id: int, ranking: Mapping[str, Any] | None) -> None:
+    value = null() if ranking is None else dict(ranking)
+    connection.execute(update(indexes).where(indexes.c.id == index_id).values(ranking=value))
 
 
 def forget_some(connection: Connection, index: Index) -> bool:

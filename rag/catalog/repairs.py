@@ -26,6 +26,7 @@ from rag.catalog.tables import (
     vectors,
     versions,
 )
+from rag.duplicates import signature
 from rag.models import Problem
 
 _MANY = 200
@@ -120,6 +121,11 @@ def cut_again(connection: Connection, key: int, text: str) -> int | None:
     """A chunk's copy of its text, as it stands in its version. Returns its index; None where the chunk has gone."""
     query = update(chunks).where(chunks.c.key == key).values(text=text).returning(chunks.c.index_id)
     return connection.execute(query).scalar()
+
+
+def sign_again(connection: Connection, key: int, text: str) -> None:
+    """A chunk's mark of near-duplicates, of its text as it stands in its version."""
+    connection.execute(update(chunks).where(chunks.c.key == key).values(signature=signature(text)))
 
 
 def collection_of(connection: Connection, document_id: str) -> str:

@@ -98,6 +98,7 @@ indexes = Table(
     Column("splitter", String, nullable=False),
     Column("state", String, nullable=False),  # building | active | retired
     Column("checked", JSON, nullable=True),  # what the quality check before the switch found
+    Column("ranking", JSON, nullable=True),  # weights fitted on the owner's questions, and what they were worth
     Column("created_at", UtcDateTime, nullable=False),
     Column("activated_at", UtcDateTime, nullable=True),
     Column("retired_at", UtcDateTime, nullable=True),
@@ -244,6 +245,7 @@ chunks = Table(
     Column("tokens", Integer, nullable=False),
     Column("places", JSON, nullable=False),  # [[start, page, page label, section, row], …] in order of start
     Column("embedded_sha256", String, nullable=False, index=True),  # whether a vector is still wanted is asked by it
+    Column("signature", LargeBinary, nullable=True),  # MinHash of the text; none: it was written before there were any
     ForeignKeyConstraint(["document_id", "version"], ["versions.document_id", "versions.number"], ondelete="CASCADE"),
     UniqueConstraint("document_id", "version", "index_id", "ordinal"),
     sqlite_autoincrement=True,
@@ -261,6 +263,16 @@ def chunk_is_active_at(change: int | None) -> ColumnElement[bool]:
 
 
 chunk_is_active = chunk_is_active_at(None)
+
+aliases = Table(  # what a chunk itself calls by two names, one Chinese and one English: “退货政策 (return policy)”
+    "aliases",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("chunk_key", Integer, _fk("chunks.key"), nullable=False, index=True),
+    Column("zh", String, nullable=False, index=True),  # both as terms are folded
+    Column("en", String, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
 
 vectors = Table(  # float16, by the text that was embedded: a renamed or copied document embeds nothing
     "vectors",
@@ -310,6 +322,20 @@ answer_citations = Table(  # versions named here outlive retention
     Column("version", Integer, primary_key=True),
 )
 Index("ix_answer_citations_version", answer_citations.c.document_id, answer_citations.c.version)
+
+feedback = Table(  # what askers said of answers; questions to measure with. It outlives the answer
+    "feedback",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("answer_id", String, nullable=True, index=True),
+    Column("question", Text, nullable=False),  # as it was understood: whole, without the conversation before it
+    Column("collections", JSON, nullable=False),  # ids of those that were asked
+    Column("helpful", Boolean, nullable=True),
+    Column("expected", Text, nullable=True),  # the right answer, where somebody gave it
+    Column("documents", JSON, nullable=False),  # ids of those named, cited and shown; see rag/catalog/feedback.py
+    Column("comment", Text, nullable=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+)
 
 backups = Table(  # that were made of this catalog: a purge says which of them still hold the document
     "backups",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true, tuple_, update
 
+from rag.catalog import aliases
 from rag.catalog.engine import next_change, next_moment, now
 from rag.catalog.tables import (
     activations,
@@ -26,6 +27,7 @@ from rag.catalog.tables import (
     vectors,
     versions,
 )
+from rag.duplicates import signature
 from rag.errors import Gone, NotFound
 from rag.models import Hit, Parsed, Piece, Place, Version, file_stem
 from rag.ports import TermEntry, Vectors
@@ -120,17 +122,22 @@ def add_chunks(
             "tokens": piece.tokens,
             "places": places,
             "embedded_sha256": sha256(piece.embedded_text),
+            "signature": signature(piece.text),
         }
         for ordinal, (piece, places) in enumerate(zip(pieces, _places(parsed, pieces), strict=True))
     ]
     if rows:
         connection.execute(insert(chunks), rows)
-    keys = connection.execute(
+    found = connection.execute(
         select(chunks.c.key)
         .where(chunks.c.document_id == document_id, chunks.c.version == number, chunks.c.index_id == index_id)
         .order_by(chunks.c.ordinal)
     ).scalars()
-    return list(keys)
+    keys = list(found)
+    # A document's title stands in its headings alone; once is enough.
+    texts = [f"{piece.heading}\n{piece.text}" if ordinal == 0 else piece.text for ordinal, piece in enumerate(pieces)]
+    aliases.save(connection, zip(keys, texts, strict=True))
+    return keys
 
 
 def _places(parsed: Parsed, pieces: Sequence[Piece]) -> list[list[list[Any]]]:
@@ -327,6 +334,7 @@ def read_hits(
                 tokens=row.tokens,
                 score=0.0,
                 arms=dict(scored[row.key]),
+                signature=row.signature or b"",
             )
     return found
 

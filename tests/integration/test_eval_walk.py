@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -96,9 +98,53 @@ class TestWithTheRealEmbedder:
         assert [record.failure for record in after.questions] == ["gold_absent", "gold_absent", None, None]
         assert (tmp_path / "after" / "report.html").stat().st_size > 5_000
 
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+    def test_a_run_that_is_broken_off_is_resumed_and_asks_nothing_twice(
+        self, environment: dict[str, str], tmp_path: Path, how: signal.Signals
+    ) -> None:
+        folder, out = tmp_path / "shelf", tmp_path / "out"
+        rooms = range(1, 61)
+        corpus = [{"doc_id": f"r{n}", "text": f"Room {n} of the depot is kept by clerk {n * 7}."} for n in rooms]
+        asked = [
+            {"qid": f"q{n}", "question": f"Who keeps room {n} of the depot?", "gold_doc_ids": [f"r{n}"]} for n in rooms
+        ]
+        folder.mkdir()
+        for name, rows in (("corpus.jsonl", corpus), ("queries.jsonl", asked)):
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        command = ("eval", folder, "--cache", tmp_path / "cache", "--out", out)
+        records = out / "records.jsonl"
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it by birth
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", *map(str, command)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        )
+        with process:
+            while process.poll() is None and (not records.exists() or records.read_bytes().count(b"\n") < 6):
+                time.sleep(0.01)
+            process.send_signal(how)
+            _, told = process.communicate(timeout=120)
+        before = records.read_bytes().count(b"\n") - 1  # without the first line, which says what the run is
+        assert 5 <= before < len(asked), told
+        assert process.returncode == (130 if how == signal.SIGINT else -how), told
+        if how == signal.SIGINT:
+            part = load(out / "report.json")
+            assert (len(part.questions), part.made["complete"]) == (before, False)
+        else:
+            assert not (out / "report.json").exists()
+
+        resumed = attest(*command, "--resume", environment=environment, cwd=tmp_path)
+        assert resumed.returncode == 0, resumed.stderr
+        whole = load(out / "report.json")
+        assert [record.id for record in whole.questions] == [row["qid"] for row in asked]
+        assert whole.made["complete"]
+        assert not records.exists()
+
 
 @pytest.mark.parametrize(
-    "name", ["squad_en", "cmrc_zh", "drcd_zh_hant", "xquad_en", "expmrc_zh", "hotpotqa_en", "musique_en", "rgb"]
+    "name",
+    [
+        *("squad_en", "cmrc_zh", "drcd_zh_hant", "xquad_en", "xquad_zh", "expmrc_en", "expmrc_zh"),
+        *("hotpotqa_en", "musique_en", "multihoprag_en", "crud_zh_news", "rgb"),
+    ],
 )
 class TestOnTheEvaluationPack:
     pytestmark = evaluation_pack
@@ -120,6 +166,38 @@ class TestOnTheEvaluationPack:
             kinds = Counter(question.kind for question in part.questions if not question.answerable)
             assert kinds["held_out"] > 0, dataset.name
             assert any(question.answerable for question in part.questions), dataset.name
+
+
+class TestWholeEvaluationPack:
+    pytestmark = evaluation_pack
+
+    def test_what_is_no_set_of_texts_is_asked_of_a_collection_and_names_its_places(self) -> None:
+        """Files, pages and tables, which real readers have to read first."""
+        found = {
+            name: datasets.open_dataset(Path(FOLDER or "") / name) for name in ("financebench", "pdf", "html", "db")
+        }
+        asked = {name: sets[0] for name, sets in found.items()}
+        assert all(dataset.documents is None and dataset.name == name for name, dataset in asked.items())
+        for name in ("financebench", "pdf"):
+            answerable = [question for question in asked[name].questions if question.answerable]
+            assert all(gold.page for question in answerable for gold in question.gold), name
+            assert all(gold.document.endswith(".pdf") for question in answerable for gold in question.gold), name
+        assert all(question.gold for question in asked["html"].questions if question.answerable)
+        assert {question.kind for question in asked["db"].questions} >= {"lookup", "join", "aggregate"}
+
+    def test_in_the_pool_no_text_is_there_twice_and_every_gold_document_is_there(self) -> None:
+        folder = Path(FOLDER or "")
+        names = ("squad_en", "cmrc_zh", "xquad_en", "xquad_zh", "expmrc_en", "expmrc_zh", "drcd_zh_hant")
+        separate = [one for name in names for one in datasets.open_dataset(folder / name)]
+        pool = datasets.pooled(separate, datasets.read_aliases(folder / "pool_aliases.json"))
+        (documents,) = {dataset.documents for dataset in pool}
+        assert documents is not None
+        texts = Counter(document.text.strip() for document in documents)
+        assert [text for text, count in texts.items() if count > 1] == []
+        there = {document.id for document in documents}
+        for dataset, before in zip(pool, separate, strict=True):
+            assert len(dataset.questions) == len(before.questions)
+            assert {gold.document for question in dataset.questions for gold in question.gold} <= there, dataset.name
 
 
 class TestMeasuredOnTheEvaluationPack:

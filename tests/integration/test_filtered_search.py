@@ -1,14 +1,24 @@
-"""A filter costs no recall in Chroma and Tantivy themselves."""
+"""A filter costs no recall in Chroma and Tantivy themselves, and means the same whatever a document was read from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import date
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import docx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from pypdf import PdfReader, PdfWriter
+from reportlab.pdfgen.canvas import Canvas
 
+from app.main import create_app
+from app.service import Service
 from rag import caches
 from rag.arms import Exact, Sieved
 from rag.catalog import filtering, knowledge, versions
@@ -17,9 +27,11 @@ from rag.filters import parse
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, MetadataValue
 from rag.retrieve import look, retrieve
+from rag.settings import Settings
 from rag.terms import TantivyIndex
 from rag.vectors import ChromaIndex
 from tests.bases import Bases, publish_text, source_in
+from tests.fakes import HashEmbedder
 
 DOCUMENTS, LINES = 150, 12
 WORDS = [*(f"word{number}" for number in range(40)), "保修", "价格", "电机", "warranty", "price"]
@@ -97,3 +109,97 @@ def test_both_arms_find_what_an_unlimited_search_of_everything_leaves(
     hits = retrieve(question, base=base, collections=[collection], k=8, filters=what).hits
     assert len(hits) == min(8, len(allowed))
     assert {hit.document_id for hit in hits} <= ids
+
+
+# ── dates, whatever a document was read from ──────────────────────────────────────────────────
+
+SAID = "The warranty of the lamp was changed."
+
+
+def markdown(day: date) -> bytes:
+    return f"---\ndate: {day}\n---\n\n{SAID}\n".encode()
+
+
+def html(day: date) -> bytes:
+    head = f'<title>Lamp</title><meta property="article:published_time" content="{day}T09:30:00Z">'
+    return f"<html lang=en><head>{head}</head><body><main><p>{SAID}</p></main></body></html>".encode()
+
+
+def word(day: date) -> bytes:
+    document, buffer = docx.Document(), BytesIO()
+    document.add_paragraph(SAID)
+    document.core_properties.created = document.core_properties.modified = datetime(day.year, day.month, day.day)
+    document.save(buffer)
+    return buffer.getvalue()
+
+
+def pdf(day: date) -> bytes:
+    page, buffer = BytesIO(), BytesIO()
+    canvas = Canvas(page)
+    canvas.drawString(72, 760, SAID)
+    canvas.save()
+    writer = PdfWriter(clone_from=PdfReader(page))
+    writer.add_metadata({"/CreationDate": f"D:{day:%Y%m%d}093000+01'00'"})
+    writer.write(buffer)
+    return buffer.getvalue()
+
+
+MADE: dict[str, Callable[[date], bytes]] = {"md": markdown, "html": html, "docx": word, "pdf": pdf}
+OLD, NEW = date(2021, 5, 3), date(2023, 2, 28)
+
+
+def database(path: Path) -> str:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE change (id INTEGER PRIMARY KEY, note TEXT, date DATE)")
+        connection.executemany("INSERT INTO change (note, date) VALUES (?, ?)", [(SAID, str(OLD)), (SAID, str(NEW))])
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A folder with an old and a new file of each format, and a table with an old and a new row."""
+    folder: Path = tmp_path_factory.mktemp("dated")
+    (folder / "files").mkdir()
+    for suffix, made in MADE.items():
+        (folder / "files" / f"old.{suffix}").write_bytes(made(OLD))
+        (folder / "files" / f"new.{suffix}").write_bytes(made(NEW))
+    (folder / "files" / "undated.txt").write_text(SAID)
+    settings: Any = {"data_dir": folder / "data", "allowed_roots": str(folder)}
+    service = Service(Settings(_env_file=None, **settings), embedder=HashEmbedder())
+    rows = {"url_env": "ATTEST_DB_CHANGES", "tables": ["change"], "metadata_columns": ["date"]}
+    with pytest.MonkeyPatch.context() as patch, TestClient(create_app(service), base_url="http://localhost") as client:
+        patch.setenv("ATTEST_DB_CHANGES", database(folder / "changes.sqlite"))
+        client.post("/v1/collections", json={"name": "lamps"}).raise_for_status()
+        for kind, config in (("folder", {"path": str(folder / "files")}), ("database", rows)):
+            body = {"name": kind, "kind": kind, "config": config}
+            made_source = client.post("/v1/collections/lamps/sources", json=body)
+            assert made_source.status_code < 300, made_source.text
+            client.post(f"/v1/sources/{made_source.json()['id']}/sync", json={}).raise_for_status()
+        deadline = time.monotonic() + 60
+        while any(job["state"] in ("queued", "running") for job in client.get("/v1/jobs").json()["data"]):
+            assert time.monotonic() < deadline, "the jobs do not end"
+            time.sleep(0.05)
+        yield client
+
+
+def passing(client: TestClient, filters: object) -> set[str]:
+    """What is found, twins among it: the names of files, and the keys of rows."""
+    body = {"question": "warranty of the lamp", "filters": filters, "top_k": 50}
+    response = client.post("/v1/search", json=body)
+    assert response.status_code == 200, response.text
+    return {one["uri"].rpartition("/")[2] for hit in response.json()["hits"] for one in (hit, *hit["also"])}
+
+
+def test_a_filter_on_date_means_the_same_for_files_of_every_format_and_for_rows(client: TestClient) -> None:
+    old, new = ({*(f"{age}.{suffix}" for suffix in MADE), row} for age, row in (("old", "1"), ("new", "2")))
+    assert passing(client, None) == {*old, *new, "undated.txt"}
+    for filters, expected in (
+        ({"field": "date", "between": ["2021-01-01", "2021-12-31"]}, old),
+        ({"field": "date", "between": ["2021-05-03", "2021-05-03"]}, old),  # both days included
+        ({"field": "date", "between": ["2021-05-04", "2023-02-27"]}, set()),
+        ({"field": "date", "gt": "2021-05-03"}, new),
+        ({"field": "date", "exists": False}, {"undated.txt"}),
+        ({"not": {"field": "date", "lte": "2021-05-03"}}, {*new, "undated.txt"}),
+    ):
+        assert passing(client, filters) == expected, filters

@@ -43,7 +43,7 @@ def gguf_file() -> Path:
 def question() -> list[Message]:
     places = ((0, Place(page=2)),)
     hit = Hit(1, "c", "d", 1, "House rules", "file:///rules.pdf", places, 0, len(FACT), FACT, "", 0, 1.0, {})
-    return answer_messages(QUESTION, [Passage(1, hit, FACT, 0)], language="en")
+    return answer_messages(QUESTION, [Passage.whole(1, hit, 0)], language="en")
 
 
 def said(deltas: list[Delta]) -> str:

@@ -64,6 +64,8 @@ def test_after_a_purge_no_file_of_the_data_folder_holds_a_planted_word(client: T
     client.patch(f"/v1/documents/{document_id}", json={"tags": [f"{PLANTED}-tag"]}).raise_for_status()
     answered = client.post("/v1/ask", json={"question": f"When does the {PLANTED} open?"}).json()
     assert [item["document_id"] for item in answered["citations"]] == [document_id]
+    said = {"answer_id": answered["id"], "helpful": True, "expected": f"The {PLANTED} opens at noon."}
+    assert client.post("/v1/feedback", json=said).status_code == 201
     past = client.post("/v1/ask", json={"question": "What opens?", "as_of": answered_at(client, answered["id"])})
     assert past.status_code == 200
     assert files_with(data, PLANTED)
@@ -74,6 +76,7 @@ def test_after_a_purge_no_file_of_the_data_folder_holds_a_planted_word(client: T
     assert files_with(data, PLANTED) == []
     assert files_with(data, TITLE) == []
     assert client.get(f"/v1/answers/{answered['id']}").status_code == 404
+    assert client.get("/v1/feedback").json()["data"] == []
     for call in ("", "/text", "/versions", "/original", "/chunks", "/text?version=1"):
         gone = client.get(f"/v1/documents/{document_id}{call}")
         assert (gone.status_code, gone.json()["type"]) == (410, "/problems/gone"), call

@@ -323,8 +323,11 @@ class KnowledgeMachine(RuleBasedStateMachine):
     def found(self, *, also_disabled: bool = False, as_of: datetime | None = None) -> dict[str, str]:
         """All that a question finds, put together document by document."""
         parts: dict[str, list[tuple[int, str]]] = {}
-        for hit in retrieve("valve", base=self.base, collections=self.base.collections([]), k=500, as_of=as_of).hits:
-            parts.setdefault(hit.uri.removeprefix("files/"), []).append((hit.start, hit.text))
+        hits = retrieve("valve", base=self.base, collections=self.base.collections([]), k=500, as_of=as_of).hits
+        with self.base.catalog.read() as snapshot:
+            for place in [place for hit in hits for place in (hit, *hit.also)]:  # what says the same comes once
+                text = versions.version_row(snapshot, place.document_id, place.version).text[place.start : place.end]
+                parts.setdefault(place.uri.removeprefix("files/"), []).append((place.start, text))
         found = {key: "".join(text for _, text in sorted(several)) for key, several in parts.items()}
         if also_disabled:
             hidden = self.disabled & self.runs.documents().keys()

@@ -23,8 +23,9 @@ from rag.catalog import knowledge
 from rag.catalog.jobs import Job
 from rag.errors import NotFound
 from rag.models import SourceRecord
+from rag.retrieve import retrieve
 from rag.settings import Settings
-from tests.bases import assert_sound, found_texts
+from tests.bases import assert_sound
 from tests.fakes import HashEmbedder
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +177,10 @@ class World:
         return self.service.jobs.wait(job.id, poll_seconds=0.02)
 
     def found(self, question: str) -> list[str]:
-        return found_texts(self.service.base, question, k=200)
+        """The texts, each as often as it is found: what says the same is listed with the best of it."""
+        base = self.service.base
+        hits = retrieve(question, base=base, collections=base.collections([]), k=200).hits
+        return [hit.text for hit in hits for _ in (hit, *hit.also)]
 
     def gone(self, job: Job) -> None:
         """Returns when the job, deleted with its source, has left its thread."""

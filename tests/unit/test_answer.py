@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rag.answer import EXTRACTIVE, Assistant, Event, Final, Question, Retrieval, Said, Token
+from rag.answer import EXTRACTIVE, Assistant, Event, Final, Question, Retrieval, Said, Token, _told
 from rag.catalog import versions
 from rag.errors import (
     EmbedderMismatch,
@@ -18,8 +19,9 @@ from rag.errors import (
     ModelUnavailable,
     NotFound,
 )
+from rag.extract import Extract
 from rag.knowledge import KnowledgeBase
-from rag.models import Answer, Turn, Usage
+from rag.models import Answer, Hit, Turn, Usage
 from rag.prompts import NO_ANSWER
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import HashEmbedder, ScriptedModel
@@ -82,6 +84,10 @@ def assert_holds(base: KnowledgeBase, answer: Answer) -> None:
             assert f"[{n}]" in answer.answer[sentence.end :]
     assert answer.refused == (answer.refusal is not None)
     assert answer.answer.strip()
+    if answer.short_answer is not None:
+        short, cited = answer.short_answer, answer.citations[answer.short_answer.citation - 1]
+        assert cited.start <= short.start < short.end <= cited.end
+        assert cited.quote[short.start - cited.start : short.end - cited.start] == short.text
     if answer.refused:
         assert answer.citations == ()
         assert answer.sentences == ()
@@ -104,6 +110,28 @@ def test_an_answer_is_a_sentence_of_a_source_with_that_source(
     assert says in answer.citations[0].quote
     assert {sentence.support for sentence in answer.sentences} == {"supported"}
     assert_holds(base, answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "phrase"),
+    [(LEAVE, "25"), (DRILL, "1.8 kilograms"), ("波尔图员工有多少天年假？", "二十五天")],
+)
+def test_the_phrase_that_answers_stands_in_the_quote_of_its_citation(
+    base: KnowledgeBase, question: str, phrase: str
+) -> None:
+    events = list(assistant(base).stream(Question(question)))
+    said, final = events[1], events[-1]
+    assert isinstance(said, Said)
+    assert isinstance(final, Final)
+    assert final.answer.short_answer is not None
+    assert final.answer.short_answer.text == phrase
+    assert said.short_answer == final.answer.short_answer
+    assert_holds(base, final.answer)
+
+
+def test_a_model_and_a_refusal_give_no_short_answer(base: KnowledgeBase) -> None:
+    assert ask(base, LEAVE, GOOD).short_answer is None
+    assert ask(base, NONSENSE).short_answer is None
 
 
 def test_the_same_question_has_the_same_answer(base: KnowledgeBase) -> None:
@@ -205,9 +233,56 @@ def test_what_no_passage_supports_is_marked_not_hidden(base: KnowledgeBase) -> N
     assert_holds(base, answer)
 
 
-def test_a_number_that_the_source_does_not_have_is_unsupported(base: KnowledgeBase) -> None:
-    answer = ask(base, LEAVE, "Employees in Porto have 35 days of paid leave a year [1].")
-    assert answer.sentences[0].support == "unsupported"
+def test_a_number_that_the_source_does_not_have_is_unsupported_and_not_cited(base: KnowledgeBase) -> None:
+    answer = ask(base, LEAVE, f"Employees in Porto have 35 days of paid leave a year [1]. {GOOD}")
+    assert [sentence.support for sentence in answer.sentences] == ["unsupported", "supported"]
+    assert answer.sentences[0].citations == ()
+    assert answer.support == "unsupported"
+    assert_holds(base, answer)
+
+
+def test_a_source_beside_the_right_one_is_not_cited(base: KnowledgeBase) -> None:
+    answer = ask(base, LEAVE, GOOD.replace("[1]", "[1][2][3]"))
+    assert [citation.support for citation in answer.citations] == ["supported"]
+    assert_holds(base, answer)
+
+
+def test_two_sources_together_support_what_neither_says_alone(base: KnowledgeBase) -> None:
+    reply = "Employees in Porto have 25 days of paid leave and the X200 drill costs 129 euros [1][2][3][4][5]."
+    answer = ask(base, f"{LEAVE} And what does the X200 drill cost?", reply)
+    assert [sentence.support for sentence in answer.sentences] == ["supported"]
+    assert len(answer.citations) == 2
+    assert_holds(base, answer)
+
+
+def test_an_answer_is_as_well_supported_as_its_weakest_sentence(base: KnowledgeBase) -> None:
+    assert ask(base, LEAVE, GOOD).support == "supported"
+    assert ask(base, LEAVE, f"{GOOD} Zanzibar's astronomers painted 17 submarines.").support == "unsupported"
+    assert ask(base, LEAVE).support == "supported"
+    assert ask(base, NONSENSE).support is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["Employees in Porto have 35 days of paid leave a year [1].", "Zanzibar painted 17 submarines. It did so twice."],
+)
+def test_a_reply_of_which_nothing_is_supported_is_withdrawn(base: KnowledgeBase, reply: str) -> None:
+    events = list(assistant(base, reply).stream(Question(LEAVE)))
+    assert any(isinstance(event, Token) for event in events)
+    [answer] = [event.answer for event in events if isinstance(event, Final)]
+    assert answer.degraded is not None
+    assert "scripted" in answer.degraded
+    assert answer.model == EXTRACTIVE
+    assert "25 days" in answer.answer
+    assert "35" not in answer.answer
+    assert "submarine" not in answer.answer
+    assert_holds(base, answer)
+
+
+def test_where_evidence_is_thin_an_unsupported_reply_is_refused(base: KnowledgeBase) -> None:
+    answer = ask(base, NONSENSE, "Zanzibar's astronomers painted 17 submarines [1].")
+    assert answer.refused
+    assert answer.degraded is not None
     assert_holds(base, answer)
 
 
@@ -243,6 +318,39 @@ def test_weak_evidence_does_not_even_ask_the_model(base: KnowledgeBase) -> None:
     answer = Assistant(base, model=model).answer(Question(NONSENSE))
     assert answer.refused
     assert model.asked == []
+
+
+# ── the language of a reply ───────────────────────────────────────────────────────────────────
+
+ZH_LEAVE = "波尔图员工有多少天年假？"
+ZH_GOOD = "波尔图的员工每年有二十五天带薪年假[1]。"
+EN_WORDS = ["The ", "employees ", "in ", "Porto ", "have ", "25 ", "days ", "of ", "paid ", "leave ", "[3]."]
+
+
+def test_a_model_that_begins_in_another_language_is_stopped_and_told_once(base: KnowledgeBase) -> None:
+    model = ScriptedModel(EN_WORDS * 5, ZH_GOOD)
+    events = list(Assistant(base, model=model, enough_evidence=0.0).stream(Question(ZH_LEAVE)))
+    assert "".join(event.text for event in events if isinstance(event, Token)) == ZH_GOOD
+    [answer] = [event.answer for event in events if isinstance(event, Final)]
+    assert (answer.model, answer.degraded, answer.support) == ("scripted", None, "supported")
+    assert model.closed_early == 1
+    assert "只用中文作答" not in model.asked[0][-1].content
+    assert "只用中文作答" in model.asked[1][-1].content
+
+
+def test_a_model_that_keeps_to_another_language_leaves_the_answer_to_the_sources(base: KnowledgeBase) -> None:
+    answer = ask(base, ZH_LEAVE, EN_WORDS, EN_WORDS)
+    assert answer.degraded is not None
+    assert answer.model == EXTRACTIVE
+    assert "二十五天" in answer.answer
+    assert_holds(base, answer)
+
+
+def test_who_asks_for_another_language_gets_it(base: KnowledgeBase) -> None:
+    model = ScriptedModel(EN_WORDS)
+    answer = Assistant(base, model=model, enough_evidence=0.0).answer(Question(f"{ZH_LEAVE}请用英文回答。"))
+    assert (len(model.asked), answer.degraded) == (1, None)
+    assert answer.model == "scripted"
 
 
 # ── models that fail ──────────────────────────────────────────────────────────────────────────
@@ -297,7 +405,7 @@ def test_a_window_without_room_for_a_passage_is_said(base: KnowledgeBase) -> Non
 
 
 def test_passages_that_do_not_fit_are_counted_and_the_prompt_fits(base: KnowledgeBase) -> None:
-    model = ScriptedModel(GOOD, window=380)
+    model = ScriptedModel(GOOD, window=320)
     answer = Assistant(base, model=model, max_tokens=64, enough_evidence=0.0).answer(Question(LEAVE))
     assert answer.left_out > 0
     assert answer.degraded is None
@@ -390,3 +498,25 @@ def test_a_rewriting_that_fails_falls_back_to_the_last_question(
     assert "X200" in answer.standalone_question
     assert (answer.degraded, answer.model) == (None, "scripted")
     assert_holds(base, answer)
+
+
+def test_a_row_of_a_page_is_told_with_the_names_of_its_columns_and_quoted_as_it_stands() -> None:
+    row = "Recalibration | 145 EUR | 2 weeks"
+    hit = Hit(
+        chunk_id=1,
+        collection_id="col",
+        document_id="doc",
+        version=1,
+        title="Prices",
+        uri="prices.pdf",
+        places=(),
+        start=10,
+        end=10 + len(row),
+        text=row,
+        heading="Prices\nService | Price | Time",
+        tokens=8,
+        score=1.0,
+        arms={},
+    )
+    assert _told(Extract(hit, 10, 10 + len(row), row, 1.0)) == "Service: Recalibration; Price: 145 EUR; Time: 2 weeks"
+    assert _told(Extract(replace(hit, heading="Prices"), 10, 10 + len(row), row, 1.0)) == row

@@ -265,6 +265,18 @@ def test_a_window_without_room_for_a_passage_is_said(client: TestClient, server:
     assert "ATTEST_LLM_WINDOW" in answered_from_sentences(ask(client))
 
 
+def test_other_wordings_are_asked_for_first_and_listed(client: TestClient, server: StubOpenAI, configured: Any) -> None:
+    configured(query_rewrites=2)
+    server.then(Reply("1. How long is the paid leave in Porto?\n2. What paid leave is there?"), Reply(GOOD))
+    answer = ask(client)
+    assert answer["rewrites"] == ["How long is the paid leave in Porto?", "What paid leave is there?"]
+    assert (answer["standalone_question"], answer["degraded"]) == (LEAVE, None)
+    assert "25 days" in answer["citations"][0]["quote"]
+    server.then(Reply(status=500, error="Out of order."), Reply(status=500, error="Out of order."), Reply(GOOD))
+    answer = ask(client)
+    assert (answer["rewrites"], answer["degraded"], answer["model"]) == ([], None, "stub")
+
+
 # ── as a stream ───────────────────────────────────────────────────────────────────────────────
 
 

@@ -95,7 +95,7 @@ def write(path: Path, content: dict[str, bytes], *, relist: bool = True) -> Path
 def test_a_backup_is_a_tar_with_catalog_originals_settings_and_hashes(made: Path) -> None:
     content = members(made)
     manifest = json.loads(content["manifest.json"])
-    assert (manifest["format"], manifest["schema"]) == (1, "0002")
+    assert (manifest["format"], manifest["schema"]) == (1, "0003")
     assert manifest["counts"]["documents"] == manifest["counts"]["originals"] == 3
     assert json.loads(content["settings.json"]) == {"embedder": "default"}
     assert {Path(name).name for name in content if name.startswith("originals/")} == set(map(sha256, TEXTS.values()))
@@ -448,7 +448,7 @@ def test_a_backup_of_a_newer_schema_is_refused_with_both_versions_named(made: Pa
     manifest = {**json.loads(content["manifest.json"]), "schema": "0099", "attest": "9.9.0"}
     content["manifest.json"] = json.dumps(manifest).encode()
     path = write(tmp_path / "newer.tar", content)
-    with pytest.raises(Conflict, match=r"Attest 9\.9\.0 \(schema 0099\).*up to 0002"):
+    with pytest.raises(Conflict, match=r"Attest 9\.9\.0 \(schema 0099\).*up to 0003"):
         restore(path, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

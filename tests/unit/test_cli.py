@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from app.client import Client
 from app.commands.shared import FAILED, INTERRUPTED, PARTIAL, UNANSWERED
 from app.server import Background, listen, url_of
 from app.service import Service
-from app.terminal import clean, place, quoted
+from app.terminal import Told, clean, place, quoted
 from rag.errors import InvalidInput
 from rag.owner import Owner, find_owner
 from rag.settings import Settings
@@ -167,7 +168,7 @@ def test_a_folder_is_added_read_asked_changed_and_removed(run: Run, manuals: Pat
 
     code, out, _ = run("ask", "When is the Rotterdam office open?")
     assert code == 0
-    assert out.startswith("The Rotterdam office is open from 8:30 to 17:30 on weekdays. [1]\n")
+    assert out.startswith("8:30 to 17:30 [1]\nThe Rotterdam office is open from 8:30 to 17:30 on weekdays. [1]\n")
     assert "[1] hours" in out
     assert "manuals/hours.md" in out
 
@@ -202,6 +203,20 @@ def test_a_folder_is_added_read_asked_changed_and_removed(run: Run, manuals: Pat
     assert "--yes" in err
     assert run("sources", "remove", "manuals", "--yes")[0] == 0
     assert run("documents", "list")[1] == ""
+
+
+def test_a_search_with_context_tokens_prints_what_a_model_is_shown(run: Run, manuals: Path) -> None:
+    run("sources", "add", "manuals", "--folder", "manuals")
+    code, out, _ = run("search", "When is the Rotterdam office open?", "--context-tokens", "400")
+    assert code == 0
+    assert out.startswith("[1] hours")
+    assert "tokens)\n" in out
+    assert "\nThe Rotterdam office is open from 8:30 to 17:30 on weekdays.\n" in out
+    assert "terms" not in out  # no hit's scores
+    code, out, _ = run("search", "When is the Rotterdam office open?", "--context-tokens", "400", "--json")
+    assert code == 0
+    assert sum(passage["tokens"] for passage in json.loads(out)["context"]) <= 400
+    assert run("search", "Rotterdam", "--context-tokens", "99")[0] == 2
 
 
 def test_files_are_handed_over_listed_shown_and_removed(run: Run, manuals: Path) -> None:
@@ -465,3 +480,25 @@ def test_a_bar_whose_total_turns_out_too_small_has_none_until_it_is_known(monkey
         moved(job | {"progress": at | {"done": 11600, "total": None}})
     assert "11600/?" in screen.getvalue()
     assert "11600/3" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["terminal", "pipe"])
+def test_the_phrase_that_answers_stands_on_a_line_before_the_sentences(
+    live: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: live, raising=False)
+    short = {"text": "36 months", "citation": 1, "start": 27, "end": 36}
+    said = {"text": "The probe is covered for 36 months.", "citations": [1], "short_answer": short}
+    answer = {
+        "answer": "The probe is covered for 36 months. [1]",
+        "short_answer": short,
+        "sentences": [{**said, "support": "supported"}],
+        "citations": [],
+        "refusal": None,
+        "degraded": None,
+    }
+    told = Told()
+    told.sentence(said)
+    told.final(answer)
+    plain = re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out)
+    assert plain.split("\n")[:2] == ["36 months [1]", answer["answer"]]

@@ -1,56 +1,17 @@
-"""Evidence: words, codes and vectors, each as far as it can be trusted; and a refusal that says what was missing."""
+"""Evidence: words, codes and vectors, each as far as it can be trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rag.answer import Assistant, Question
-from rag.evidence import CHINESE, ENGLISH, ENOUGH, Features, evidence, explain, features
+from rag.evidence import CHINESE, ENGLISH, ENOUGH, Features, evidence, features
 from rag.keywords import keywords
-from rag.language import terms
-from rag.models import Hit
-from rag.retrieve import Found, View
-from rag.terms import inverse_document_frequency
 from tests.bases import Bases, publish_text, source_in
-from tests.fakes import HashEmbedder
-
-LEAVE = "How many days of paid leave do employees in Rotterdam have?"
-TOLD = "Employees in Rotterdam have 27 days of paid leave a year."
-BREAD = "Sourdough has to rise overnight, and longer where the kitchen is cold."
-PAY = "夜班津贴是多少元？"
-PAID = "夜班津贴为每班 58 元，随工资发放。"
-
-
-def hit(text: str, cosine: float | None, *, number: int = 0, title: str = "Handbook") -> Hit:
-    arms = {} if cosine is None else {"vectors": cosine}
-    return Hit(number, "c", f"d{number}", 1, title, f"{number}.txt", (), 0, len(text), text, "", 9, 0.0, arms)
-
-
-def found(
-    question: str,
-    *texts: str,
-    cosines: Sequence[float | None] | None = None,
-    coverage: float = 1.0,
-    others: Sequence[str] = (),
-) -> Found:
-    """As if these passages had come up, in a collection that has the other texts as well, many times each."""
-    cosines = [None] * len(texts) if cosines is None else cosines
-    every = [set(terms(text)) for text in (*texts, *others)]
-
-    def rarity(wanted: Sequence[str]) -> list[float]:
-        return [inverse_document_frequency(100, 5 * sum(term in one for one in every)) for term in wanted]
-
-    hits = tuple(
-        hit(text, cosine, number=number) for number, (text, cosine) in enumerate(zip(texts, cosines, strict=True))
-    )
-    view = View(HashEmbedder(), np.zeros(256, dtype=np.float32), coverage)
-    return Found(hits, {"c": len(texts)}, keywords(question, rarity), {"c": view}, {})
-
+from tests.found import BREAD, LEAVE, PAID, PAY, TOLD, found
 
 # ── what is enough ────────────────────────────────────────────────────────────────────────────
 
@@ -140,22 +101,30 @@ def test_hashed_words_for_an_embedder_answer_and_refuse_as_well(tmp_path: Path) 
     bases.close()
 
 
-# ── why not ───────────────────────────────────────────────────────────────────────────────────
+def test_an_answer_says_how_probable_it_is_and_a_question_may_ask_for_more_or_less(tmp_path: Path) -> None:
+    bases = Bases(tmp_path)
+    base = bases.open()
+    publish_text(base, *source_in(base, collection="handbooks"), "leave.txt", TOLD, title="Leave")
+    assistant = Assistant(base, model=None)
+    answer = assistant.answer(Question(LEAVE))
+    assert answer.evidence is not None
+    assert ENOUGH <= answer.evidence < 1.0
+    assert assistant.answer(Question(LEAVE, min_evidence=1.0)).refused
+    refused = assistant.answer(Question("Which submarine did the employees of Rotterdam paint?", min_evidence=0.999))
+    assert refused.evidence is not None
+    assert refused.evidence < answer.evidence
+    assert not assistant.answer(Question(refused.standalone_question, min_evidence=0.0)).refused
+    bases.close()
 
 
-def test_a_refusal_names_what_was_searched_what_came_closest_and_the_rarest_words_that_are_missing() -> None:
-    asked = "How many days of paid leave do employees in Hamburg have?"
-    reason, refusal = explain(found(asked, TOLD), language="en")
-    assert "1 document " in reason
-    assert "“Hamburg”" in reason
-    assert "Rotterdam" not in reason
-    assert [item.text for item in refusal.closest] == [TOLD]
-    reason, _ = explain(found("潜水艇的津贴是多少？", PAID), language="zh")
-    assert "潜水艇" in reason
-    assert "“津贴”" not in reason
-
-
-def test_words_that_only_ask_are_not_named_beside_what_was_asked() -> None:
-    reason, _ = explain(found("What is the name of the submarine called?", BREAD), language="en")
-    assert "“submarine”" in reason
-    assert "“called”" not in reason
+@pytest.mark.parametrize(
+    ("question", "content"),
+    [
+        ("试用期是多长时间？", ["试用期"]),
+        ("保修期有多长", ["保修期"]),
+        ("多高的温度", ["温度"]),
+        ("How long is the probation period?", ["probation", "period"]),
+    ],
+)
+def test_words_that_only_ask_are_nothing_that_a_passage_must_say(question: str, content: list[str]) -> None:
+    assert [word.text for word in keywords(question, lambda terms: [3.0] * len(terms))] == content

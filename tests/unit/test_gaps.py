@@ -130,6 +130,15 @@ def test_a_refused_question_is_listed_with_what_came_closest_and_what_is_missing
     assert gap["answered_since"] is None
 
 
+def test_a_filter_that_leaves_nothing_to_search_is_no_gap_of_the_knowledge(client: TestClient) -> None:
+    nowhere = {"field": "title", "eq": "A title that no document has"}
+    refusal = ask(client, "When does the canteen open?", filters=nowhere)["refusal"]
+    assert refusal["kind"] == "filtered_out"
+    assert gaps(client) == []
+    ask(client, "Where is the sauna?")
+    assert [gap["wordings"] for gap in gaps(client)] == [["Where is the sauna?"]]
+
+
 def test_a_follow_up_is_listed_as_the_question_that_it_stands_for(client: TestClient) -> None:
     history = [{"role": "user", "content": "Which submarine did Zanzibar paint in Oslo?"}]
     ask(client, "And in Porto?", history=history)

@@ -19,6 +19,7 @@ import pytest
 from rag.catalog import answers, checks, jobs, versions
 from rag.catalog.engine import last_change
 from rag.catalog.versions import sha256
+from rag.duplicates import signature
 from rag.inspection import CHECKS, Finding, inspect, repair
 from rag.knowledge import KnowledgeBase
 from rag.ports import TermEntry
@@ -209,6 +210,10 @@ def outside(world: World) -> None:
     world.sql('UPDATE chunks SET "end" = 100000 WHERE key = ?', world.key())
 
 
+def other_signature(world: World) -> None:
+    world.sql("UPDATE chunks SET signature = ? WHERE key = ?", signature(SAW), world.key())
+
+
 def other_copy(world: World) -> None:
     world.sql("UPDATE chunks SET text = 'The drill weighs nothing.' WHERE key = ?", world.key())
 
@@ -382,6 +387,7 @@ PLANTED: list[tuple[Callable[[World], None], set[str], set[str]]] = [
     (no_first_chunk, {"chunk-missing"}, {"document-withdrawn"}),
     (outside, {"chunk-outside"}, {"document-withdrawn"}),
     (other_copy, {"chunk-differs"}, set()),
+    (other_signature, {"signature-differs"}, set()),
     (other_heading, {"chunk-hash-differs"}, {"document-withdrawn"}),
     (no_places, {"places-damaged"}, {"document-withdrawn"}),
     (broken_places, {"places-damaged"}, {"document-withdrawn"}),

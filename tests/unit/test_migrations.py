@@ -40,7 +40,7 @@ from rag.retrieve import retrieve
 from tests.fakes import HashEmbedder, MemoryTerms, MemoryVectors
 from tests.unit.test_catalog import add_document, add_version
 
-DUMP = Path(__file__).parents[1] / "data" / "catalog-0001.sql"
+DUMPS = Path(__file__).parents[1] / "data"
 IDENTITY = "st-ab8addf7886afee24499c1fc68453781"  # of the packaged all-MiniLM-L6-v2, which made the vectors of the dump
 
 # What was synced, as it lay in the folder at the end; the broken file apart.
@@ -66,9 +66,13 @@ class OldEmbedder(HashEmbedder):
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     """A catalog as version 0.1.0 wrote it."""
-    path = tmp_path / "catalog.sqlite"
+    return loaded("catalog-0001.sql", tmp_path)
+
+
+def loaded(dump: str, folder: Path) -> Path:
+    path = folder / "catalog.sqlite"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(DUMP.read_text(encoding="utf-8"))
+        connection.executescript((DUMPS / dump).read_text(encoding="utf-8"))
         connection.execute("PRAGMA journal_mode=WAL")
     return path
 
@@ -98,10 +102,11 @@ def opened(catalog: Catalog, embedder: HashEmbedder) -> KnowledgeBase:
 def test_an_old_catalog_keeps_documents_versions_texts_titles_and_metadata(old: Path) -> None:
     query = "SELECT document_id, number, title, text, blocks, pages, content_sha256 FROM versions ORDER BY 1, 2"
     before = rows(old, query)
-    chunks_before = rows(old, "SELECT * FROM chunks")
+    chunks = "SELECT key, document_id, version, ordinal, start, end, text, heading, embedded_sha256 FROM chunks"
+    chunks_before = rows(old, chunks)
     catalog = Catalog(old)
     assert rows(old, query) == before
-    assert rows(old, "SELECT * FROM chunks") == chunks_before
+    assert rows(old, chunks) == chunks_before
     with catalog.read() as snapshot:
         [collection] = knowledge.list_collections(snapshot)
         assert collection.name == "手册 handbook"
@@ -268,6 +273,26 @@ def test_the_copy_opens_again_when_it_is_put_back(old: Path) -> None:
     assert schema_revision(old) == newest_revision()
 
 
+# ── from 0002 ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_catalog_of_0_2_0_keeps_its_versions_and_its_kept_answers(tmp_path: Path) -> None:
+    path = loaded("catalog-0002.sql", tmp_path)
+    assert schema_revision(path) == "0002"
+    query = "SELECT document_id, number, title, text FROM versions ORDER BY 1, 2"
+    before, answer = rows(path, query), rows(path, "SELECT * FROM answers")
+    assert len(before) == 3
+    assert len(answer) == 1
+    catalog = Catalog(path)
+    assert rows(path, query) == before
+    assert rows(path, "SELECT * FROM answers") == answer
+    base = opened(catalog, OldEmbedder())
+    found = retrieve("How many months is the TL-1207 covered?", base=base, collections=base.collections([]), k=5)
+    assert "36 months" in found.hits[0].text
+    assert not any("24 months" in hit.text for hit in found.hits)
+    catalog.close()
+
+
 # ── from the future, and none at all ──────────────────────────────────────────────────────────
 
 
@@ -279,7 +304,7 @@ def test_a_catalog_of_a_newer_version_is_left_alone_and_its_version_named(tmp_pa
         connection.execute("UPDATE facts SET value = '3.1.0' WHERE name = 'written_by'")
     before = path.read_bytes()
     with pytest.raises(
-        Conflict, match=r"written by Attest 3\.1\.0 \(schema 0042\).*knows schemas up to 0002"
+        Conflict, match=r"written by Attest 3\.1\.0 \(schema 0042\).*knows schemas up to 0003"
     ) as raised:
         Catalog(path)
     assert "later" in raised.value.remedy

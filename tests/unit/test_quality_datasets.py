@@ -11,7 +11,7 @@ import pytest
 from quality import datasets
 from quality.datasets import open_dataset
 from quality.models import Dataset, Document, Evidence, Gold, Question
-from quality.questions import read_questions
+from quality.questions import from_feedback, read_questions
 from rag.errors import InvalidInput, NotFound
 from rag.models import Turn
 
@@ -157,6 +157,105 @@ def test_rgb_is_a_collection_of_all_passages_and_one_of_those_that_do_not_tell(t
     assert [document.text for document in rejection.documents or ()] == ["No.", "The game is in Tampa, Florida."]
     assert [question.id for question in rejection.questions] == ["1"], "another question's passage answers the first"
     assert not rejection.questions[0].answerable
+
+
+def test_rgbs_false_passages_are_believed_where_they_stand_alone_and_doubted_where_they_do_not(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "en.json",
+        {
+            "id": 0,
+            "query": "Super Bowl 2021 location",
+            "answer": ["Tampa"],
+            "fake_answer": "Glendale",
+            "positive": ["In Tampa."],
+            "positive_wrong": ["In Glendale."],
+            "negative": ["No."],
+        },
+        {"id": 1, "query": "Who?", "answer": ["Rollo"], "positive": ["Rollo."], "negative": ["Nobody."]},
+    )
+    _, believed, doubted, _ = open_dataset(path)
+    assert [dataset.name for dataset in (believed, doubted)] == ["rgb_en-counterfactual", "rgb_en-contradicted"]
+    assert [document.text for document in believed.documents or ()] == ["In Glendale.", "No.", "Nobody."]
+    assert [(one.answers, one.gold, one.fakes) for one in believed.questions] == [(("Glendale",), (Gold("0:!0"),), ())]
+    assert {document.text for document in doubted.documents or ()} >= {"In Tampa.", "In Glendale."}
+    (question,) = doubted.questions
+    assert (question.answers, question.gold, question.fakes) == (("Tampa",), (Gold("0:+0"),), ("Glendale",))
+
+
+def test_another_document_that_has_every_part_of_the_answer_is_as_good_as_the_one_that_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "news"
+    texts = {"named": "会期两周，5月20日开幕。", "same": "5 月 20 日开幕的会议，为期两周。", "half": "5月20日开幕。"}
+    lines(folder / "corpus.jsonl", *({"doc_id": name, "text": text} for name, text in texts.items()))
+    asked = {
+        "qid": "q",
+        "question": "何时开幕，多久？",
+        "answer_parts": [["5月20日"], ["两周", "14天"]],
+        "gold_doc_ids": ["named"],
+    }
+    lines(folder / "queries.jsonl", {**asked, "coverage": 1.0}, {**asked, "qid": "r"})
+    first, second = one(folder).questions
+    assert (first.gold, first.any_gold) == ((Gold("named"), Gold("same")), True)
+    assert (second.gold, second.any_gold) == ((Gold("named"),), False), "only where the data says that it is derived"
+
+
+def test_questions_about_files_are_asked_of_a_collection_and_name_pages(tmp_path: Path) -> None:
+    folder = tmp_path / "filings"
+    asked = {"question": "How much?", "answers": ["5"]}
+    lines(
+        folder / "queries.jsonl",
+        {**asked, "qid": "a", "gold_pages": [{"pdf": "x.pdf", "page": 3}], "gold_doc_ids": ["x#p3"], "type": "table"},
+        {**asked, "qid": "b", "documents": [{"file": "x.pdf", "pages": [3, 4]}, "y.pdf#page=7", "z.pdf#page=0"]},
+        {**asked, "qid": "c", "gold_doc_ids": ["page one"]},
+        {**asked, "qid": "d", "documents": [{"key": "Customer / 5", "row": "Customer / 5"}]},
+    )
+    lines(folder / "unanswerable.jsonl", {"question": "Who?", "answerable": False, "unanswerable_kind": "out"})
+    dataset = one(folder)
+    assert (dataset.name, dataset.documents) == ("filings", None)
+    assert [question.gold for question in dataset.questions] == [
+        (Gold("x.pdf", 3),),
+        (Gold("x.pdf", 3), Gold("x.pdf", 4), Gold("y.pdf", 7), Gold("z.pdf#page=0")),
+        (Gold("page one"),),
+        (Gold("Customer / 5", None, "Customer / 5"),),
+        (),
+    ]
+    assert [question.kind for question in dataset.questions] == ["table", "", "", "", "out"]
+    assert one(folder / "queries.jsonl").name == "filings"
+
+
+def test_what_was_said_of_answers_makes_questions(tmp_path: Path) -> None:
+    said: dict[str, Any] = {
+        "helpful": None,
+        "evidence": None,
+        "expected": None,
+        "documents": [],
+        "refused": False,
+        "cited": ["doc_1"],
+    }
+    given = [
+        {**said, "question": "Right?", "helpful": True},
+        {**said, "question": " right? ", "helpful": False, "expected": "older, and of the same question"},
+        {**said, "question": "Wrong, and nothing more?", "helpful": False},
+        {**said, "question": "Corrected?", "helpful": False, "expected": "noon", "documents": ["doc_2"]},
+        {**said, "question": "Right, from the wrong place?", "helpful": True, "evidence": False, "expected": "noon"},
+        {**said, "question": "Rightly refused?", "helpful": True, "refused": True, "cited": []},
+        {
+            **said,
+            "question": "Wrongly refused?",
+            "helpful": False,
+            "refused": True,
+            "cited": [],
+            "documents": ["doc_3"],
+        },
+    ]
+    found = {one.text: one for one in from_feedback(given)}
+    assert [(text, one.answers, one.gold, one.answerable) for text, one in found.items()] == [
+        ("Right?", (), (Gold("doc_1"),), True),
+        ("Corrected?", ("noon",), (Gold("doc_2"),), True),
+        ("Right, from the wrong place?", ("noon",), (), True),
+        ("Rightly refused?", (), (), False),
+        ("Wrongly refused?", (), (Gold("doc_3"),), True),
+    ]
+    assert found["Right?"].id == from_feedback([given[1]])[0].id, "the same question goes by the same name"
 
 
 def test_a_folder_of_datasets_is_all_of_them(tmp_path: Path) -> None:

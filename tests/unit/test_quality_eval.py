@@ -13,7 +13,11 @@ import pytest
 
 from app import cli
 from app.service import Service
+from quality import run as quality_run
+from quality.models import Question
+from quality.questions import read_questions
 from quality.report import load
+from quality.run import Record
 from rag.settings import Settings
 from tests.fakes import HashEmbedder
 
@@ -50,7 +54,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Service(settings, embedder=EMBEDDER, **options)
 
     monkeypatch.setattr("app.service.Service", own)
-    monkeypatch.setattr("rag.embedder.SentenceTransformerEmbedder", lambda _spec: EMBEDDER)
+    monkeypatch.setattr("app.eval_bases.open_embedder", lambda _settings: EMBEDDER)
     monkeypatch.setattr("signal.signal", lambda *_: None)
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
@@ -135,6 +139,18 @@ def test_a_gate_fails_when_something_got_measurably_worse_and_says_what(
     assert run("eval", dataset, "--cache", cache, "--compare", baseline)[0] == 0, "comparing fails nobody"
 
 
+def test_a_baseline_of_other_questions_is_an_error_that_loses_no_measurement(
+    run: Run, dataset: Path, tmp_path: Path
+) -> None:
+    cache, baseline = tmp_path / "cache", tmp_path / "before" / "report.json"
+    assert run("eval", dataset, "--cache", cache, "--out", baseline.parent)[0] == 0
+    baseline.write_text(baseline.read_text("utf-8").replace('"papers"', '"essays"'), "utf-8")
+    code, out, err = run("eval", dataset, "--cache", cache, "--compare", baseline, "--out", tmp_path / "after")
+    assert (code, "measured on essays" in err) == (1, True)
+    assert "papers\ten" in out
+    assert load(tmp_path / "after" / "report.json").groups
+
+
 def test_a_baseline_is_read_before_the_work_and_a_bad_one_ends_it(run: Run, dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text("{}")
     code, _, err = run("eval", dataset, "--cache", tmp_path / "cache", "--gate", tmp_path / "old.json")
@@ -150,7 +166,10 @@ def test_a_collection_of_ones_own_is_asked_through_the_service(run: Run, tmp_pat
     assert run("documents", "add", *(tmp_path / f"{name}.txt" for name in PAPERS), "-c", "own")[0] == 0
     questions = write(
         tmp_path / "mine.jsonl",
-        *({"question": text, "answers": answers, "documents": [f"{gold}.txt"]} for _, text, answers, gold in ASKED),
+        *(  # a file is known with its ending and without
+            {"question": text, "answers": answers, "documents": [gold if name == "q2" else f"{gold}.txt"]}
+            for name, text, answers, gold in ASKED
+        ),
         {"question": "Which harbour sells quartz?", "unanswerable": True},
         {"question": "Who wrote the saga?", "documents": ["saga.txt"]},
     )
@@ -208,3 +227,85 @@ def test_two_languages_in_one_pool_and_across(run: Run, tmp_path: Path) -> None:
         ("en (pooled)", 2),
         ("zh (pooled)", 2),
     ]
+
+
+def test_an_interrupted_run_reports_what_it_measured_and_goes_on_where_it_was(
+    run: Run, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, command = tmp_path / "out", ("eval", dataset, "--cache", tmp_path / "cache", "--out", tmp_path / "out")
+    asked: list[str] = []
+
+    def judge(question: Question, *others: Any, **named: Any) -> Record:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(question.id)
+        return whole(question, *others, **named)
+
+    whole = quality_run.judge
+    monkeypatch.setattr(quality_run, "judge", judge)
+    code, _, err = run(*command)
+    assert (code, "Interrupted after 3 questions" in err) == (130, True)
+    part = load(out / "report.json")
+    assert ([record.id for record in part.questions], part.made["complete"]) == (["q1", "q2", "q3"], False)
+
+    with (out / "records.jsonl").open("a") as journal:
+        journal.write('{"dataset": "papers", "id": "q4", "lang')  # as a kill in the middle of a line leaves it
+    code, _, err = run("eval", dataset, "--limit", 6, *command[2:], "--resume")
+    assert (code, "is of another run" in err) == (1, True)
+    asked.append("")  # no more interruptions
+    code, _, err = run(*command, "--resume")
+    assert code == 0, err
+    assert asked == ["q1", "q2", "q3", "", "q4", "q5", "q6", "u"], "each was asked once"
+    assert load(out / "report.json").made["complete"]
+    assert not (out / "records.jsonl").exists()
+    resumed = load(out / "report.json")
+    assert run(*command)[0] == 0
+    unbroken = load(out / "report.json")
+    assert [one.measures for one in resumed.questions] == [one.measures for one in unbroken.questions]
+    assert run(*command, "--resume")[0] == 1, "there is nothing to resume"
+    assert run("eval", dataset, "--resume")[0] == 2
+
+
+def test_what_people_said_of_answers_is_measured(run: Run, tmp_path: Path) -> None:
+    for name, text in PAPERS.items():
+        (tmp_path / f"{name}.txt").write_text(text, "utf-8")
+    assert run("documents", "add", *(tmp_path / f"{name}.txt" for name in PAPERS), "-c", "own")[0] == 0
+    code, _, err = run("eval", "--feedback", "-c", "own")
+    assert (code, "No feedback" in err) == (1, True)
+    assert run("eval")[0] == 2
+    answers = [json.loads(run("ask", text, "-c", "own", "--json")[1]) for _, text, _, _ in ASKED]
+    assert not any(answer["refused"] for answer in answers)
+    assert run("feedback", answers[0]["id"], "--wrong", "--expected", "Drogo")[0] == 0
+    assert run("feedback", answers[0]["id"], "--right", "--expected", "Rollo")[0] == 0
+    assert run("feedback", answers[4]["id"], "--right")[0] == 0
+    assert run("feedback", "--wrong", answers[1]["id"])[0] == 0
+    assert run("feedback", "--question", "Which harbour sells quartz?", "--expected", "Vigo", "-c", "own")[0] == 0
+    assert run("feedback", answers[2]["id"])[0] == 2, "nothing was said"
+    code, out, _ = run("feedback", "list", "-c", "own")
+    assert (code, len(out.splitlines())) == (0, 5)
+    assert run("feedback", "list", "--wrong", "--json")[1].count('"helpful": false') == 2
+
+    mine = write(tmp_path / "mine.jsonl", {"question": "Who led the Normans?", "answers": ["Rollo"]})
+    code, out, err = run("eval", mine, "--feedback", "-c", "own", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert [one["name"] for one in report["datasets"]] == ["mine", "feedback"]
+    asked = {record["question"]: record for record in report["questions"] if record["dataset"] == "feedback"}
+    assert asked.keys() == {ASKED[0][1], ASKED[4][1], "Which harbour sells quartz?"}, (
+        "one says nothing of what is right"
+    )
+    first, night, quartz = asked[ASKED[0][1]], asked[ASKED[4][1]], asked["Which harbour sells quartz?"]
+    assert first["answers"] == ["Rollo"], "what was said last"
+    assert first["measures"]["contains_gold"] == first["measures"]["cited_gold"] == 1.0
+    assert night["measures"]["cited_gold"] == 1.0, "what a right answer cited is where it stands"
+    assert (quartz["answers"], quartz["gold"], quartz["failure"]) == (["Vigo"], [], "false_refusal")
+    assert json.loads(run("gaps", "--json")[1])["data"] == [], "what an evaluation asks is nobody's question"
+
+    assert run("ask", "Which harbour sells quartz?", "-c", "own")[0] == 3
+    (line,) = run("gaps", "--questions")[1].splitlines()
+    (missing,) = read_questions(write(tmp_path / "missing.jsonl", json.loads(line)))
+    assert missing.text == "Which harbour sells quartz?"
+
+    (newest, *_) = json.loads(run("feedback", "list", "--json")[1])["data"]
+    assert run("feedback", "remove", newest["id"])[0] == 0
+    assert run("feedback", "remove", newest["id"])[0] == 1

@@ -47,7 +47,8 @@ def cited(document: str, quote: str) -> Cited:
 def told(*documents: str, text: str = "", refused: bool = False, citations: tuple[Cited, ...] = ()) -> Told:
     hits = tuple(map(found, documents))
     reason = "Nothing answers this." if refused else ""
-    return Told(hits, text, refused, reason, citations, 0.1 if refused else 0.8, 5, 12.0)
+    evidence = 0.1 if refused else 0.8
+    return Told(hits, text, refused, reason, citations, evidence, 5, 12.0, first=text, sentences=1)
 
 
 @dataclass
@@ -88,7 +89,8 @@ def judged(question: Question, said: Told, **subject: Any) -> Record:
 
 
 def test_a_right_answer_has_every_measure_and_no_failure() -> None:
-    said = told("b", "a", text="Rollo led the Normans.", citations=(cited("a", "Rollo led the Normans."),))
+    text = "Rollo led the Normans."
+    said = replace(told("b", "a", text=text, citations=(cited("a", text),)), first=text, sentences=1)
     record = judged(WHO, said)
     assert record.failure is None
     assert record.measures == {
@@ -100,6 +102,10 @@ def test_a_right_answer_has_every_measure_and_no_failure() -> None:
         "ndcg@10": 0.6309,
         "all_gold@10": 1.0,
         "contains_gold": 1.0,
+        "first_contains_gold": 1.0,
+        "sentences": 1.0,
+        "characters": 22.0,
+        "short_answers": 0.0,
         "exact_match": 0.0,
         "f1": 0.5,  # rollo, of rollo led normans
         "exact_quote": 1.0,
@@ -109,6 +115,15 @@ def test_a_right_answer_has_every_measure_and_no_failure() -> None:
         "evidence_overlap": 1.0,
     }
     assert [hit["gold"] for hit in record.hits] == [False, True]
+
+
+def test_a_short_answer_is_what_is_compared_exactly_and_is_measured_by_itself_too() -> None:
+    said = replace(told("a", text="Rollo led the Normans.", citations=(cited("a", "Rollo led"),)), short="Rollo")
+    measures = judged(WHO, said).measures
+    assert (measures["exact_match"], measures["f1"]) == (1.0, 1.0)
+    assert (measures["short_answers"], measures["short_exact_match"], measures["short_f1"]) == (1.0, 1.0, 1.0)
+    wrong = judged(WHO, replace(said, short="Normans")).measures
+    assert (wrong["contains_gold"], wrong["exact_match"], wrong["short_exact_match"]) == (1.0, 0.0, 0.0)
 
 
 def test_a_quote_that_is_not_the_stored_text_is_told() -> None:
@@ -142,7 +157,30 @@ def test_the_right_document_on_the_wrong_page_is_wrong() -> None:
     hits = (found("a", page_number=5), found("a", page_number=6))
     record = judged(on_page, replace(told(text="Rollo", citations=(cited("a", "Rollo"),)), hits=hits))
     assert record.measures["mrr@10"] == 0.5
-    assert record.measures["cited_gold"] == 0.0
+    assert record.measures["cited_gold"] == record.measures["cited_page"] == 0.0
+    assert record.measures["cited_document"] == 1.0
+    right = judged(on_page, told(text="Rollo", citations=(replace(cited("a", "Rollo"), page=6),)))
+    assert right.measures["cited_page"] == right.measures["cited_gold"] == 1.0
+
+
+def test_where_passages_contradict_each_other_an_answer_is_misled_or_tells_both() -> None:
+    doubted = replace(WHO, fakes=("Drogo",))
+    for text, misled, both in (("Rollo.", 0.0, 0.0), ("Drogo.", 1.0, 0.0), ("Rollo, or Drogo.", 0.0, 1.0)):
+        record = judged(doubted, told("a", text=text, citations=(cited("a", "Rollo"),)))
+        assert (record.measures["misled"], record.measures["both_sides"]) == (misled, both), text
+    assert judged(doubted, told("a", refused=True)).measures["misled"] == 0.0
+
+
+def test_known_records_are_not_asked_again() -> None:
+    subject = Scripted({"who": told("a"), "next": told("b")})
+    known = run(Dataset("set", (WHO,)), subject)
+    subject.asked.clear()
+    records = run(Dataset("set", (WHO, replace(WHO, id="next"))), subject, known={"who": known[0]})
+    assert subject.asked == ["next", "next"], "the first once more, unmeasured"
+    assert records[0] is known[0]
+    subject.asked.clear()
+    assert run(Dataset("set", (WHO,)), subject, known={"who": known[0]}) == known
+    assert subject.asked == []
 
 
 # ── why it failed ─────────────────────────────────────────────────────────────────────────────

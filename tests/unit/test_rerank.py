@@ -83,6 +83,28 @@ class TestLight:
         assert feature("phrase", QUESTION, candidate("The pump is north. Maintenance. Report.")) == 0
         assert feature("phrase", "维修报告由谁写？", candidate("写维修报告的是李工。")) > 0
 
+    def test_a_row_in_both_languages_is_read_in_either(self) -> None:
+        """Of two readings the better one counts, also where both ask for as many words."""
+        question = "泵站 pump"
+        for row in ("泵站 | north hall | 值班", "值班 | north pump | 日期"):
+            assert feature("sentence", question, candidate(row)) > 0
+
+    def test_a_passage_is_judged_alike_whatever_was_asked_of_it_before(self) -> None:
+        passages = [
+            candidate("Lee wrote the report. The north pump stands.", heading="Hall"),
+            candidate("泵站的报告。"),
+        ]
+        first = features(QUESTION, wanted(QUESTION), passages)
+        features("When does the hall open?", wanted("When does the hall open?"), passages)
+        assert features(QUESTION, wanted(QUESTION), passages) == first
+
+    def test_what_has_no_weight_need_not_be_known(self) -> None:
+        passages = [candidate("Lee wrote the maintenance report about the north pump."), candidate("Rain.")]
+        every = features(QUESTION, wanted(QUESTION), passages)
+        some = features(QUESTION, wanted(QUESTION), passages, used=("fused", "words"))
+        at = FEATURES.index("words")
+        assert [row[at] for row in some] == [row[at] for row in every]
+
     def test_a_question_without_a_word_and_a_passage_without_a_sentence_harm_nothing(self) -> None:
         assert LightReranker().rerank("?", (), [candidate("")])[0].score <= 1.0
         assert LightReranker().rerank(QUESTION, wanted(QUESTION), []) == []
