@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ingest.jobs import Running
 from ingest.sync import Cancelled, Progress, Report
-from rag.backup import create
 from rag.catalog.jobs import Counts, JobItem
 from rag.knowledge import KnowledgeBase
 from rag.settings import Settings
+from rag.upkeep.backup import create
 
 
 def backup_folder(settings: Settings) -> Path:

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import httpx
 
 from rag.errors import AttestError, FolderInUse, InvalidInput, NotFound, Unavailable
-from rag.owner import find_owner
 from rag.settings import Settings
+from rag.storage.owner import find_owner
 
 if TYPE_CHECKING:
     from app.server import Background

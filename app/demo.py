@@ -20,7 +20,7 @@ from app.client import Client, Refused, interruptible, part
 from app.commands.shared import FAILED, INTERRUPTED, read_settings
 from app.terminal import Told, complain, hint, prepare, progress, say, show_job
 from rag.errors import AttestError, NotFound, Unavailable
-from rag.owner import find_owner
+from rag.storage.owner import find_owner
 from rag.wiring import allowed_roots
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from ingest.split import fingerprint, target_of
 from rag.catalog import indexes, knowledge, versions
 from rag.catalog.engine import quick_check
 from rag.errors import AttestError
-from rag.inspection import Finding, inspect, repair
-from rag.probe import understood
-from rag.ranking import DEFAULT, weighing_of
-from rag.rerank import LightReranker
+from rag.rerank.light import LightReranker
+from rag.retrieval.probe import understood
+from rag.retrieval.ranking import DEFAULT, weighing_of
+from rag.upkeep.inspection import Finding, inspect, repair
 
 Level = Literal["ok", "note", "problem"]
 

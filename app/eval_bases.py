@@ -23,10 +23,10 @@ from rag.catalog.jobs import JobItem
 from rag.errors import InvalidInput
 from rag.knowledge import KnowledgeBase
 from rag.models import Item, Original
-from rag.owner import Owner
 from rag.ports import Embedder
-from rag.probe import probe_if_due
+from rag.retrieval.probe import probe_if_due
 from rag.settings import Settings
+from rag.storage.owner import Owner
 from rag.wiring import open_assistant, open_embedder, open_knowledge_base
 
 log = logging.getLogger(__name__)

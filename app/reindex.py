@@ -19,11 +19,11 @@ from rag.catalog.indexes import Index
 from rag.catalog.jobs import Counts
 from rag.errors import Conflict, QualityLost
 from rag.knowledge import KnowledgeBase
-from rag.language import language_of
 from rag.models import Collection, Hit
 from rag.ports import Embedder
-from rag.probe import evenly, middle_sentence, probe_if_due
-from rag.retrieve import limited, look, rank_in
+from rag.retrieval.probe import evenly, middle_sentence, probe_if_due
+from rag.retrieval.retrieve import limited, look, rank_in
+from rag.text.language import language_of
 
 log = logging.getLogger(__name__)
 

@@ -23,17 +23,17 @@ from ingest.sources.uploads import OneUpload, Upload
 from ingest.split import fingerprint
 from ingest.sync import Plan, Report, Sync, SyncOptions
 from ingest.watch import Watchers, watchable
-from rag.backup import remove_leftovers
 from rag.catalog import aliases, answers, indexes, jobs, knowledge
 from rag.catalog.jobs import Job
 from rag.errors import AttestError, Conflict, NotAllowed, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, SourceRecord
-from rag.owner import Owner
 from rag.ports import Embedder, Source
-from rag.probe import probe_if_due
-from rag.retention import Retention, finish_purges, tidy
+from rag.retrieval.probe import probe_if_due
 from rag.settings import Settings
+from rag.storage.owner import Owner
+from rag.upkeep.backup import remove_leftovers
+from rag.upkeep.retention import Retention, finish_purges, tidy
 from rag.wiring import allowed_roots, open_assistant, open_knowledge_base
 
 log = logging.getLogger(__name__)

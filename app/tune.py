@@ -20,14 +20,14 @@ from quality.tuning import Gold, Judged, fit, half_of, judge
 from rag.catalog import indexes, knowledge
 from rag.catalog.engine import Connection, now
 from rag.errors import Conflict, InvalidInput
-from rag.fusion import Group, arm_weight, fuse, nearness
 from rag.knowledge import KnowledgeBase
-from rag.language import language_of
 from rag.models import Collection
 from rag.ports import Candidate
-from rag.ranking import DEFAULT, Weighing
-from rag.rerank import FEATURES, LightReranker, features
-from rag.retrieve import candidates_in, limited, look, retrieve
+from rag.rerank.light import FEATURES, LightReranker, features
+from rag.retrieval.fusion import Group, arm_weight, fuse, nearness
+from rag.retrieval.ranking import DEFAULT, Weighing
+from rag.retrieval.retrieve import candidates_in, limited, look, retrieve
+from rag.text.language import language_of
 
 MIN_QUESTIONS = 30  # of one language: fewer say nothing
 _DEPTH = 10  # passages that count

@@ -30,12 +30,12 @@ from rag.answer import Assistant, Question
 from rag.catalog import versions
 from rag.catalog.tables import documents
 from rag.knowledge import KnowledgeBase
-from rag.language import sentences, terms
-from rag.llm_window import estimate_tokens
+from rag.llm.prompts import passage_tokens
+from rag.llm.window import estimate_tokens
 from rag.models import Hit, Passage
-from rag.prompts import passage_tokens
-from rag.retrieve import Found
+from rag.retrieval.retrieve import Found
 from rag.settings import Settings
+from rag.text.language import sentences, terms
 from rag.wiring import ready_knowledge_base
 
 DATASETS = ("hotpotqa_en", "musique_en", "multihoprag_en")

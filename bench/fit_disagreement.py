@@ -1,4 +1,4 @@
-"""Counts how often `rag.disagreement` reports one, where there is one and where there is none.
+"""Counts how often `rag.answering.disagreement` reports one, where there is one and where there is none.
 
     ATTEST_EVAL_DATA=… python bench/fit_disagreement.py --cache /tmp/bases
 
@@ -22,11 +22,11 @@ from pathlib import Path
 from app.eval_bases import DatasetBases
 from quality.formats import read_folder
 from rag import answer as answering
-from rag.disagreement import Conflict, conflicts
-from rag.duplicates import collapse
-from rag.keywords import keywords
+from rag.answering.disagreement import Conflict, conflicts
 from rag.models import Hit
 from rag.settings import Settings
+from rag.text.duplicates import collapse
+from rag.text.keywords import keywords
 
 DATASETS = ("squad_en", "xquad_en", "multihoprag_en", "cmrc_zh", "xquad_zh", "drcd_zh_hant", "crud_zh_news")
 RGB = ("en_fact", "zh_fact")

@@ -1,4 +1,6 @@
-"""Shows what listing near-duplicates as one is worth, at several thresholds: `rag.duplicates.NEAR` was chosen by it.
+"""Shows what listing near-duplicates as one is worth, at several thresholds.
+
+`rag.text.duplicates.NEAR` was chosen by it.
 
     ATTEST_EVAL_DATA=… python bench/fit_duplicates.py --cache /tmp/bases
 
@@ -24,9 +26,9 @@ from quality import metrics
 from quality.formats import read_folder
 from quality.models import Question
 from rag import answer as answering
-from rag import duplicates
 from rag.models import Hit
 from rag.settings import Settings
+from rag.text import duplicates
 
 DATASETS = (
     "squad_en",

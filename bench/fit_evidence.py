@@ -1,4 +1,4 @@
-"""Fits the constants of `rag/evidence.py`, and says what they are worth on questions that they were not fitted on.
+"""Fits the constants of `rag/answering/evidence.py`, and says what they are worth on other questions.
 
     ATTEST_EVAL_DATA=… .venv/bin/python bench/fit_evidence.py
     ATTEST_EVAL_DATA=… .venv/bin/python bench/fit_evidence.py --report   # of the constants as they are
@@ -9,7 +9,7 @@ elsewhere in the collection ("swapped") or nowhere ("unheard"): the passages are
 judged once more without the passages that hold its answer ("taken_out"): what is left is about the same things. Even
 questions (by a hash of their ids, which their variants share) fit, odd ones report.
 
-What is printed goes into `rag/evidence.py`. Indexes and vectors are kept in
+What is printed goes into `rag/answering/evidence.py`. Indexes and vectors are kept in
 `--cache`, which may be a copy of that of `attest eval`. Needs scipy, which sentence-transformers brings along.
 """
 
@@ -35,9 +35,10 @@ from app.eval_bases import COLLECTION, DatasetBases
 from quality.datasets import hold_out, open_dataset, sample
 from quality.metrics import auroc
 from quality.models import Dataset, Question
-from rag import answer, evidence
-from rag.embedder import SentenceTransformerEmbedder
-from rag.retrieve import Found
+from rag import answer
+from rag.answering import evidence
+from rag.embedding.embedder import SentenceTransformerEmbedder
+from rag.retrieval.retrieve import Found
 from rag.settings import Settings
 
 SETS = (

@@ -1,8 +1,8 @@
-"""Fits the weights of `rag/extract.py` and `rag/phrases.py`, and says what they are worth on other questions.
+"""Fits the weights of `extract` and `phrases` in `rag/answering`, and says what they are worth on other questions.
 
     ATTEST_EVAL_DATA=… .venv/bin/python bench/fit_extract.py            # prints the weights of the sentences
     ATTEST_EVAL_DATA=… .venv/bin/python bench/fit_extract.py --report   # of the weights as they are
-    ATTEST_EVAL_DATA=… .venv/bin/python bench/fit_extract.py --write    # writes rag/phrase_weights.py as well
+    ATTEST_EVAL_DATA=… .venv/bin/python bench/fit_extract.py --write    # writes rag/answering/phrase_weights.py as well
 
 A sentence is right where it holds a gold answer and stands in a gold document; where the sentences that prove the
 answer are known, those. A phrase is right where it is a gold answer, letter for letter but for case, articles and
@@ -34,14 +34,15 @@ from bench.fit_evidence import Remembered
 from quality.datasets import open_dataset
 from quality.metrics import contains, exact_match, token_f1
 from quality.models import Dataset, Question
-from rag import answer, extract, phrase_weights, phrases
-from rag.asked import Part, asked
-from rag.embedder import SentenceTransformerEmbedder
-from rag.extract import Unit
-from rag.keywords import Keyword
-from rag.language import query_terms
+from rag import answer
+from rag.answering import extract, phrase_weights, phrases
+from rag.answering.asked import Part, asked
+from rag.answering.extract import Unit
+from rag.embedding.embedder import SentenceTransformerEmbedder
 from rag.models import Hit
 from rag.settings import Settings
+from rag.text.keywords import Keyword
+from rag.text.language import query_terms
 
 SETS = {
     "en": ("squad_en", "xquad_en", "expmrc_en", "rgb/en_fact.jsonl"),
@@ -267,7 +268,7 @@ def listed(weights: Mapping[str, float]) -> str:
 
 
 def write(weights: Mapping[str, Weights]) -> None:
-    """The table in `rag/phrase_weights.py`; what stands above it stays."""
+    """The table in `rag/answering/phrase_weights.py`; what stands above it stays."""
     file = Path(phrase_weights.__file__)
     head, mark, _ = file.read_text("utf-8").partition("WEIGHTS: Final")
     table = "".join(f'    "{language}": {{\n{listed(own)}\n    }},\n' for language, own in weights.items())
@@ -278,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(gettempdir()) / "attest-fit-extract")
     parser.add_argument("--report", action="store_true", help="fit nothing")
-    parser.add_argument("--write", action="store_true", help="write rag/phrase_weights.py")
+    parser.add_argument("--write", action="store_true", help="write rag/answering/phrase_weights.py")
     given = parser.parse_args()
     fitted: dict[str, Weights] = {}
     for language in SETS:

@@ -1,12 +1,12 @@
-"""Fits the weights of `rag.rerank.LightReranker` on one half of questions with known answers, and reports the other.
+"""Fits the weights of `rag.rerank.light` on one half of questions with known answers, and reports the other.
 
     ATTEST_EVAL_DATA=… python bench/fit_rerank.py --cache /tmp/ranking
 
 The questions are asked as bench/ranking.py asks them, each dataset of its own documents and of those of all, and halved
 by a hash of their ids. On one half the weights are fitted, for each language (softmax over the 30 best candidates of
 each question, none below zero; datasets count by the root of their size). On the other, fused scores alone, the weights
-of rag/rerank.py and those just fitted are compared, with intervals of paired bootstrap resamples. Weights are put into
-rag/rerank.py only where they win with an interval above zero and lose nowhere.
+of the reranker and those just fitted are compared, with intervals of paired bootstrap resamples. Weights are put into
+rag/rerank/light.py only where they win with an interval above zero and lose nowhere.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ranking import Asked, Library, candidates, half_of, order, read_sets
 
 from quality import datasets, intervals, metrics
 from quality.tuning import FITTED, fit_weights
-from rag.language import language_of
-from rag.rerank import FEATURES, WEIGHTS, LightReranker, features
+from rag.rerank.light import FEATURES, WEIGHTS, LightReranker, features
+from rag.text.language import language_of
 
 Rows = NDArray[np.float64]
 

@@ -3,7 +3,7 @@
     python bench/fit_time.py [--today 2025-03-10]
 
 Their documents go through the readers into a knowledge base in a temporary folder, with the default embedder. Even
-questions (by a hash of their ids) choose LIFT and IN_TEXT of rag/timely.py, in a compromise with the even half of
+questions (by a hash of their ids) choose LIFT and IN_TEXT of `timely`, in a compromise with the even half of
 MultiHop-RAG's; the odd ones are reported, and were seen as well while the rules were made.
 """
 
@@ -25,13 +25,13 @@ from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.split import fingerprint
 from ingest.sync import Sync, SyncOptions
-from rag import retrieve as retrieval
-from rag import timely
 from rag.catalog import knowledge
 from rag.knowledge import KnowledgeBase
 from rag.models import Hit, Item, Original
-from rag.periods import TimeAsked, Told
+from rag.retrieval import retrieve as retrieval
+from rag.retrieval import timely
 from rag.settings import Settings
+from rag.text.periods import TimeAsked, Told
 from rag.wiring import open_knowledge_base
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "time"

@@ -1,4 +1,4 @@
-"""Measures `rag/verify.py`: is what a source says called supported, and what it does not say not?
+"""Measures `rag/answering/verify.py`: is what a source says called supported, and what it does not say not?
 
     ATTEST_EVAL_DATA=… .venv/bin/python bench/measure_verify.py            # the half that nothing was fitted on
     ATTEST_EVAL_DATA=… .venv/bin/python bench/measure_verify.py --half even --show number
@@ -28,11 +28,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.embedder import SentenceTransformerEmbedder
-from rag.keywords import tagged
-from rag.language import sentences
+from rag.embedding.embedder import SentenceTransformerEmbedder
 from rag.models import Hit, Passage
 from rag.ports import Embedder
+from rag.text.keywords import tagged
+from rag.text.language import sentences
 
 SETS = ("expmrc_en", "squad_en", "expmrc_zh", "cmrc_zh")
 RGB = ("en_fact", "zh_fact")
@@ -270,7 +270,7 @@ def passage_of(text: str, title: str) -> Passage:
 
 def judged(trial: Trial, embedder: Embedder | None) -> tuple[str, bool]:
     """The verdict, and whether the quote touches the evidence."""
-    from rag import verify
+    from rag.answering import verify
 
     passage = passage_of(trial.passage, trial.item.title)
     found = verify.best_evidence(trial.claim, passage)

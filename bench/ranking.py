@@ -9,7 +9,7 @@ another language counts as gold there. Ranks are those of passages. Intervals ar
 questions: of `reranked` against the better arm, and of pooled against separate. `--half odd` keeps to the questions
 that nothing was fitted on.
 
-Offline: the same look-ups as in `rag.retrieve`, with exact vectors and the terms in memory.
+Offline: the same look-ups as in `rag.retrieval.retrieve`, with exact vectors and the terms in memory.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from ingest.readers.options import ReadOptions
 from ingest.split import split
 from quality import datasets, intervals, metrics
 from quality.models import Dataset, Document, Question
-from rag.embedder import SentenceTransformerEmbedder
-from rag.fusion import Group, arm_weight, fuse, nearness
-from rag.keywords import Keyword, keywords
-from rag.language import language_of
+from rag.embedding.embedder import SentenceTransformerEmbedder
 from rag.models import Piece
 from rag.ports import Candidate, TermEntry, TermSearch, Vectors
-from rag.rerank import LightReranker
-from rag.terms import TantivyIndex
+from rag.rerank.light import LightReranker
+from rag.retrieval.fusion import Group, arm_weight, fuse, nearness
+from rag.search.terms import TantivyIndex
+from rag.text.keywords import Keyword, keywords
+from rag.text.language import language_of
 
 SETS = (
     "squad_en", "xquad_en", "hotpotqa_en", "musique_en", "multihoprag_en", "rgb/en_fact.jsonl",
     "cmrc_zh", "xquad_zh", "drcd_zh_hant", "crud_zh_news", "rgb/zh_fact.jsonl",
 )  # fmt: skip
-# What an embedder reads of each language, as the probe finds it for all-MiniLM-L6-v2 on these sets (rag/probe.py).
+# What an embedder reads of each language, as rag/retrieval/probe.py finds it for all-MiniLM-L6-v2 on these sets.
 UNDERSTOOD = {"en": 1.0, "zh": 0.43}
 CANDIDATES = 60
 MEASURES = ("hit@1", "hit@5", "hit@10", "mrr@10", "ndcg@10")
@@ -136,7 +136,7 @@ def half_of(name: str) -> int:
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2
 
 
-# ── as `rag.retrieve` looks up ────────────────────────────────────────────────────────────────
+# ── as `rag.retrieval.retrieve` looks up ────────────────────────────────────────────────────────────────
 
 
 class Library:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ingest.headings import short_headings
 from rag.errors import InvalidInput
-from rag.language import sentences
 from rag.models import Block, Parsed, Piece
+from rag.text.language import sentences
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 

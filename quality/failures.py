@@ -32,7 +32,7 @@ MEANING: dict[Failure, str] = {
     "error": "asking failed",
 }
 
-CANDIDATES = 60  # per arm, as `rag.retrieve` asks for; a test compares them
+CANDIDATES = 60  # per arm, as `rag.retrieval.retrieve` asks for; a test compares them
 BEST = 10
 
 

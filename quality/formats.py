@@ -12,7 +12,7 @@ from quality import metrics
 from quality.lines import Row, bad, json_lines, parts_of, read_text, text_of, texts_of, whole_json
 from quality.models import Dataset, Document, Evidence, Gold, Question
 from rag.errors import InvalidInput
-from rag.language import canonical, language_of
+from rag.text.language import canonical, language_of
 
 QUERIES, UNANSWERABLE = "queries.jsonl", "unanswerable.jsonl"
 _SPLITS = ("test", "dev", "train")  # of BEIR, the first that is there

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.language import is_han, simplified
+from rag.text.language import is_han, simplified
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _WORDS = re.compile(r"[^\W_]+")

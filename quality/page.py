@@ -12,7 +12,7 @@ from quality.intervals import Figure
 from quality.metrics import refusal_curve
 from quality.report import LATENCY, METRICS, REFUSAL_RATE, TABLES, Group, Report, evidence_of, shown
 from quality.run import Record
-from rag.evidence import ENOUGH
+from rag.answering.evidence import ENOUGH
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; }

@@ -11,8 +11,8 @@ from typing import Any
 
 from quality.lines import Row, bad, flag_of, json_lines, parts_of, read_text, text_of, texts_of
 from quality.models import Evidence, Gold, Question
-from rag.language import language_of
 from rag.models import Turn
+from rag.text.language import language_of
 
 _BETWEEN = "|"  # of several values in one cell of a CSV file
 _KINDS = ("kind", "unanswerable_kind", "type", "needs")  # the first that is there

@@ -12,14 +12,14 @@ from typing import Protocol
 from quality.models import Cited, Found, Question, Ranks, Told, Twin
 from rag import answer as answering
 from rag.answer import EXTRACTIVE, Assistant
+from rag.answering.evidence import evidence
 from rag.catalog import knowledge, versions
 from rag.errors import NotFound
-from rag.evidence import evidence
 from rag.knowledge import KnowledgeBase
 from rag.models import Answer, Citation, Hit, file_stem
 
 DEPTH = 30  # passages kept of each question. Up to here more of them change no score: `retrieve` asks each arm for 60
-EXTRACTED_FROM = 5  # passages whose sentences the answerer without a model looks at (`rag.extract`)
+EXTRACTED_FROM = 5  # passages whose sentences the answerer without a model looks at (`rag.answering.extract`)
 _DEEPEST = 1000  # passages among which a gold one is looked for that did not come up
 
 Matches = Callable[[Found], bool]

@@ -1,4 +1,4 @@
-"""Fits how passages are weighed (`rag.ranking`) on questions whose gold passages are known. Pure functions.
+"""Fits how passages are weighed (`rag.retrieval.ranking`) on questions whose gold passages are known. Pure functions.
 
 Half of the questions fit, the other half say what it is worth: `half_of`. Weights stay on the way from the defaults,
 which were fitted on thousands of questions, to those that suit these best, and on few questions they do not go far.
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from quality import metrics
 from quality.intervals import Figure, of_differences
-from rag.fusion import DENSE_WEIGHT
-from rag.ranking import Weighing
-from rag.rerank import FEATURES, WEIGHTS, LightReranker
+from rag.rerank.light import FEATURES, WEIGHTS, LightReranker
+from rag.retrieval.fusion import DENSE_WEIGHT
+from rag.retrieval.ranking import Weighing
 
 # In English the share of words in the whole passage adds nothing to that of its best sentence; in Chinese, where a
 # sentence's terms are pairs of characters, the others add nothing to it.
@@ -112,7 +112,7 @@ def measures(gold: Gold) -> dict[str, float]:
 
 
 def ranked(item: Judged, how: Weighing) -> list[int]:
-    """Rows, best first, as `rag.retrieve` ranks them; without weights as they are fused."""
+    """Rows, best first, as `rag.retrieval.retrieve` ranks them; without weights as they are fused."""
     return _order(item, how.share, None if how.weights is None else np.array(how.weights))
 
 

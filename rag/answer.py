@@ -14,22 +14,22 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from rag import prompts
+from rag.answering.cells import cells
+from rag.answering.check import Checked, Checker, weakest
+from rag.answering.citations import claims
+from rag.answering.context import REACH, Context, pack
+from rag.answering.disagreement import Conflict, conflicts, newest_first, told
+from rag.answering.evidence import ENOUGH, evidence
+from rag.answering.extract import Extract, Short, extract
+from rag.answering.refusal import explain
+from rag.answering.vague import explain_vague, vague
+from rag.answering.verify import Evidence
 from rag.catalog.surroundings import read_around
-from rag.cells import cells
-from rag.check import Checked, Checker, weakest
-from rag.citations import claims
-from rag.context import REACH, Context, pack
-from rag.disagreement import Conflict, conflicts, newest_first, told
-from rag.duplicates import collapse
 from rag.errors import ModelError, ModelSilent
-from rag.evidence import ENOUGH, evidence
-from rag.extract import Extract, Short, extract
 from rag.filters import Filter
-from rag.followup import needs_history, standalone
 from rag.knowledge import KnowledgeBase
-from rag.language import language_of
-from rag.llm_window import estimate_tokens
+from rag.llm import prompts
+from rag.llm.window import estimate_tokens
 from rag.models import (
     Answer,
     Citation,
@@ -46,11 +46,11 @@ from rag.models import (
     Usage,
 )
 from rag.ports import ChatModel, Message
-from rag.refusal import explain
-from rag.retrieve import Found, retrieve
-from rag.rewrites import fused, rewrites
-from rag.vague import explain_vague, vague
-from rag.verify import Evidence
+from rag.retrieval.followup import needs_history, standalone
+from rag.retrieval.retrieve import Found, retrieve
+from rag.retrieval.rewrites import fused, rewrites
+from rag.text.duplicates import collapse
+from rag.text.language import language_of
 
 EXTRACTIVE = "extractive"  # the name of the answerer that needs no model
 

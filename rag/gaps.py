@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from rag.language import is_han, query_terms, simplified
+from rag.text.language import is_han, query_terms, simplified
 
 _ALIKE = 0.75  # share of content words that two questions have in common, to be one; numbers and codes all of them
 _WORDINGS = 5  # shown of each gap

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rag.caches import Caches
 from rag.catalog import indexes, knowledge
 from rag.catalog.engine import Catalog
 from rag.catalog.indexes import Index
-from rag.embedders import Embedders
+from rag.embedding.embedders import Embedders
 from rag.errors import EmbedderMismatch, NotFound, Unavailable
 from rag.models import Collection
-from rag.originals import Originals
 from rag.ports import Embedder, Reranker
-from rag.rerank import LightReranker
+from rag.rerank.light import LightReranker
+from rag.search.caches import Caches
+from rag.storage.originals import Originals
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from pydantic import Field, SkipValidation, field_validator
 from rag.errors import AttestError, Conflict, Gone, InvalidInput, NotAllowed, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Hit
-from rag.owner import find_owner
 from rag.ports import Embedder
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.storage.owner import find_owner
 
 _TIMEOUT_SECONDS = 60.0  # the first question of a service may wait for its embedder to load
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

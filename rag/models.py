@@ -79,7 +79,7 @@ class Parsed:
     """What a reader makes of bytes: canonical text and its structure.
 
     Blocks are in order, do not overlap, and lie inside the text; what lies between them is white space only.
-    Text is canonical: `\\n` line ends, no NUL, no lone surrogates (see `rag.language.canonical`).
+    Text is canonical: `\\n` line ends, no NUL, no lone surrogates (see `rag.text.language.canonical`).
     """
 
     text: str
@@ -271,7 +271,7 @@ class Hit:
     score: float
     arms: Mapping[str, float]
     also: tuple[Also, ...] = ()  # near-duplicates that were found with it
-    signature: bytes = field(default=b"", repr=False)  # see `rag.duplicates`; empty where none is stored
+    signature: bytes = field(default=b"", repr=False)  # see `rag.text.duplicates`; empty where none is stored
     date: str | None = None  # of what time its document is, or since when in force (ISO 8601): 2020, 2020-05-01
     untimely: bool = False  # another edition or report of the same suits the time that was asked about better
 

@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.keywords import Keyword
 from rag.models import Item, Unlisted, Usage
+from rag.text.keywords import Keyword
 
 Vectors = NDArray[np.float32]
 

@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rag.answer import Assistant
-from rag.caches import Caches
 from rag.catalog.engine import Catalog
-from rag.cross_encoder import CrossEncoderReranker
-from rag.embedder import SentenceTransformerEmbedder
-from rag.embedders import Embedders
+from rag.embedding.embedder import SentenceTransformerEmbedder
+from rag.embedding.embedders import Embedders
 from rag.errors import InvalidInput, NotFound
 from rag.knowledge import KnowledgeBase
-from rag.llm import open_chat_model
-from rag.originals import Originals
-from rag.owner import Owner
+from rag.llm.chat import open_chat_model
 from rag.ports import ChatModel, Embedder, Reranker, VectorIndex
-from rag.rerank import LightReranker, NoReranker
+from rag.rerank.cross_encoder import CrossEncoderReranker
+from rag.rerank.light import LightReranker, NoReranker
+from rag.search.caches import Caches
+from rag.search.terms import TantivyIndex
+from rag.search.vectors import ChromaIndex, probe
 from rag.settings import Settings
-from rag.terms import TantivyIndex
-from rag.vectors import ChromaIndex, probe
+from rag.storage.originals import Originals
+from rag.storage.owner import Owner
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ _CATALOG = "catalog.sqlite"
 
 
 def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None) -> KnowledgeBase:
-    """The knowledge base in the data folder. The caller owns the folder (`rag.owner`). Quick: no model is loaded and
-    Chroma is not touched; `caches.attach_terms` and `caches.attach_vectors` come next."""
+    """The knowledge base in the data folder. The caller owns the folder (`rag.storage.owner`). Quick: no model is
+    loaded and Chroma is not touched; `caches.attach_terms` and `caches.attach_vectors` come next."""
     folder = settings.data_dir
     catalog = Catalog(folder / _CATALOG)
     chroma_folder = folder / "chroma"

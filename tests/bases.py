@@ -16,19 +16,19 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.sync import Plan, Progress, Report, Sync, SyncOptions
-from rag.caches import Caches
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog, Connection
 from rag.catalog.jobs import JobItem
 from rag.catalog.tables import facts
 from rag.catalog.versions import Flip, NewVersion, sha256
 from rag.errors import SourceError
-from rag.inspection import inspect
 from rag.knowledge import KnowledgeBase
 from rag.models import Block, Collection, Document, Item, Original, Parsed, Piece, Problem, SourceRecord, Unlisted
-from rag.originals import Originals
 from rag.ports import TermIndex, VectorIndex
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.search.caches import Caches
+from rag.storage.originals import Originals
+from rag.upkeep.inspection import inspect
 from tests.fakes import HashEmbedder, MemoryTerms, MemoryVectors
 
 LEFTOVERS = frozenset({"vector-orphan", "original-orphan", "original-partial"})

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rag.errors import InvalidInput, ModelError, Unavailable
-from rag.language import is_han, query_terms, terms
 from rag.models import Usage
 from rag.ports import Delta, Message, TermEntry, TermSearch, Vectors
+from rag.text.language import is_han, query_terms, terms
 
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rag.keywords import keywords
-from rag.language import terms
 from rag.models import Hit
 from rag.ports import Embedder
-from rag.retrieve import Found, View
-from rag.terms import inverse_document_frequency
+from rag.retrieval.retrieve import Found, View
+from rag.search.terms import inverse_document_frequency
+from rag.text.keywords import keywords
+from rag.text.language import terms
 from tests.fakes import HashEmbedder
 
 LEAVE = "How many days of paid leave do employees in Rotterdam have?"

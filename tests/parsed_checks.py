@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ingest.readers.options import ReadOptions
 from ingest.readers.registry import read
-from rag.language import canonical
 from rag.models import Block, Parsed
+from rag.text.language import canonical
 
 
 def parse(data: bytes | str, name: str, *, media_type: str | None = None) -> Parsed:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rag.language import canonical
 from rag.models import Parsed
+from rag.text.language import canonical
 
 
 def check_parsed(parsed: Parsed) -> None:

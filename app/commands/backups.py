@@ -63,7 +63,7 @@ def verify_backup(
 ) -> None:
     """Look at every byte of a backup. Exit code 1 when something is wrong with it."""
     from app.terminal import complain, hint, say, show_json
-    from rag.backup import verify
+    from rag.upkeep.backup import verify
 
     found = verify(file)
     made = found.manifest
@@ -96,7 +96,7 @@ def restore_backup(
 ) -> None:
     """Make the knowledge base of a backup in an empty folder, with no service running on it."""
     from app.terminal import hint, say, show_json
-    from rag.backup import RESTORED_SETTINGS, restore
+    from rag.upkeep.backup import RESTORED_SETTINGS, restore
 
     settings = read_settings(data_dir=data_dir)
     done = restore(file, settings.data_dir, replace=replace)

@@ -24,10 +24,10 @@ from app.schemas.questions import (
 from app.service import Service
 from app.streams import Frame, event_stream
 from rag.answer import Final, Question, Retrieval, Said, Token
+from rag.answering.evidence import evidence
 from rag.catalog import answers
-from rag.evidence import evidence
-from rag.language import language_of
 from rag.models import Turn
+from rag.text.language import language_of
 
 router = APIRouter(tags=["questions"])
 

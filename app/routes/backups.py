@@ -13,9 +13,9 @@ from app.dependencies import ServiceDep
 from app.schemas.backups import BackupIn, BackupList, BackupOut
 from app.schemas.jobs import JobOut
 from app.service import Service
-from rag.backup import default_name
 from rag.catalog import backups
 from rag.errors import Conflict, InvalidInput, NotAllowed
+from rag.upkeep.backup import default_name
 
 router = APIRouter(prefix="/backup", tags=["service"])
 

@@ -31,10 +31,10 @@ from app.schemas.documents import (
 from app.schemas.jobs import JobOut
 from app.service import Service
 from ingest.sources.uploads import Upload
-from rag import retention, revisions
 from rag.catalog import knowledge, versions
 from rag.errors import InvalidInput, NotFound
 from rag.models import Document
+from rag.upkeep import retention, revisions
 
 router = APIRouter(tags=["documents"])
 

@@ -7,7 +7,16 @@ from typing import Any
 from pydantic import GetJsonSchemaHandler, RootModel
 from pydantic.json_schema import JsonSchemaValue
 
-from rag.filters import MAX_CHARS, MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, TEXT_FIELDS, TIME_FIELDS, Filter, parse
+from rag.filters import (
+    MAX_CHARS,
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    MAX_VALUES,
+    TEXT_FIELDS,
+    TIME_FIELDS,
+    Filter,
+    parse,
+)
 
 EXAMPLES: list[dict[str, Any]] = [
     {"field": "department", "eq": "Sales"},

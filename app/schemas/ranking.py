@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from app.schemas.common import Strict, Text
 from quality.models import Gold, Question
-from rag.language import language_of
+from rag.text.language import language_of
 
 MAX_QUESTIONS = 1_000
 

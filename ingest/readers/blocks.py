@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ingest.readers.lines import is_wide
-from rag.language import canonical
 from rag.models import Block, BlockKind, DocumentStatus, MetadataValue, Page, PageStatus, Parsed, Problem
+from rag.text.language import canonical
 
 _TIGHT: frozenset[BlockKind] = frozenset({"list_item", "table_row"})  # neighbours of one kind stand line under line
 _SECTION_TITLE_CHARS = 200  # a "heading" of a whole paragraph happens; a section path of it helps nobody

@@ -15,8 +15,8 @@ from ingest.readers.html_walk import Walk
 from ingest.readers.options import ReadOptions
 from ingest.readers.text import declared_charset, note_encoding
 from rag.errors import DocumentError
-from rag.language import canonical
 from rag.models import MetadataValue, Parsed
+from rag.text.language import canonical
 
 _META_CHARSET = re.compile(
     rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w.:-]+)|<\?xml[^>]{0,80}encoding=[\"']([\w.:-]+)", re.I

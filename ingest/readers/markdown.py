@@ -11,8 +11,8 @@ from ingest.readers.blocks import Blocks
 from ingest.readers.options import ReadOptions
 from ingest.readers.rows import add_table
 from ingest.readers.text import declared_charset, decode, note_encoding
-from rag.language import canonical
 from rag.models import MetadataValue, Parsed
+from rag.text.language import canonical
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

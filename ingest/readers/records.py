@@ -13,8 +13,8 @@ from ingest.readers.rows import show_value
 from ingest.readers.tables import MAX_ROWS
 from ingest.readers.text import decode, note_encoding
 from rag.errors import DocumentError
-from rag.language import canonical
 from rag.models import Parsed
+from rag.text.language import canonical
 
 _TITLE_FIELDS = ("title", "headline", "subject", "question", "name", "标题", "問題", "问题", "名称")
 _TEXT_FIELDS = ("text", "content", "body", "answer", "description", "summary", "正文", "内容", "答案", "摘要")

@@ -16,8 +16,8 @@ from ingest.readers.options import ReadOptions
 from ingest.readers.rows import Row, add_table, show_value
 from ingest.readers.text import declared_charset, decode, note_encoding
 from rag.errors import DocumentError
-from rag.language import canonical
 from rag.models import Parsed
+from rag.text.language import canonical
 
 MAX_ROWS = 200_000  # of one file; more belong into a database, and can be read from there
 _SHEET_ROWS = 1_048_576  # more there cannot be; the gap before a damaged row number would be filled for hours

@@ -7,8 +7,8 @@ import re
 from ingest.readers.blocks import Blocks
 from ingest.readers.encoding import decode
 from ingest.readers.options import ReadOptions
-from rag.language import canonical
 from rag.models import Parsed
+from rag.text.language import canonical
 
 __all__ = ["decode", "note_encoding", "read_text"]
 

@@ -16,8 +16,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Literal
 
-from rag.language import canonical
 from rag.models import Block, MetadataValue, Parsed, Problem
+from rag.text.language import canonical
 
 ColumnKind = Literal["text", "number", "decimal", "moment", "yes_no", "json", "binary", "bits", "other"]
 

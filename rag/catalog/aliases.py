@@ -8,8 +8,8 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from rag.catalog.engine import Catalog, fact, remember
 from rag.catalog.tables import activations, aliases, chunk_is_active_at, chunks
-from rag.glossary import FORMAT, Alias, mine
-from rag.language import is_han
+from rag.text.glossary import FORMAT, Alias, mine
+from rag.text.language import is_han
 
 _BATCH = 2_000  # chunks in one transaction: others want to write meanwhile
 _MOST = 5_000  # pairs that one question may find; a name on every page of ten thousand needs no more to be counted

@@ -1,6 +1,6 @@
 """What must be true of the catalog, as queries. Each yields what breaks it, and keeps no more than a batch in memory.
 
-Functions over a connection. What the damage means and what is done about it is told in `rag.inspection`.
+Functions over a connection. What the damage means and what is done about it is told in `rag.upkeep.inspection`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from rag.catalog.tables import (
     versions,
 )
 from rag.catalog.versions import sha256
-from rag.duplicates import is_signature_of
 from rag.ports import Vectors
+from rag.text.duplicates import is_signature_of
 
 WITHDRAWN = "damaged"  # code of the problem of a document that repair took out of answers
 ORIGINAL_LOST = " (original lost)"  # behind the pipeline of a version: its source is to be read again

@@ -11,7 +11,7 @@ from rag.catalog.engine import Connection
 from rag.catalog.tables import chunks, document_metadata
 from rag.filters import day
 from rag.models import Hit
-from rag.periods import Told
+from rag.text.periods import Told
 
 _BATCH = 500
 

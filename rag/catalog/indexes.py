@@ -170,7 +170,7 @@ def save_check(connection: Connection, index_id: int, checked: Mapping[str, Any]
 
 
 def ranking_of(connection: Connection, index_id: int) -> Mapping[str, Any] | None:
-    """How its passages are weighed, as it was fitted on questions (`rag.ranking`); None: nobody tried."""
+    """How its passages are weighed, as it was fitted on questions (`rag.retrieval.ranking`); None: nobody tried."""
     return connection.execute(select(indexes.c.ranking).where(indexes.c.id == index_id)).scalar()
 
 

@@ -1,4 +1,4 @@
-"""What `rag.inspection` does to the catalog to make it whole again. Functions over a writing connection."""
+"""What `rag.upkeep.inspection` does to the catalog to make it whole again. Functions over a writing connection."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from rag.catalog.tables import (
     vectors,
     versions,
 )
-from rag.duplicates import signature
 from rag.models import Problem
+from rag.text.duplicates import signature
 
 _MANY = 200
 

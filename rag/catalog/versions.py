@@ -27,10 +27,10 @@ from rag.catalog.tables import (
     vectors,
     versions,
 )
-from rag.duplicates import signature
 from rag.errors import Gone, NotFound
 from rag.models import Hit, Parsed, Piece, Place, Version, file_stem
 from rag.ports import TermEntry, Vectors
+from rag.text.duplicates import signature
 
 _MANY = 500  # values in one IN (…); SQLite allows 32,766, plans of that size help nobody
 

@@ -20,7 +20,7 @@ from rag.errors import (
     ModelUnavailable,
     Unavailable,
 )
-from rag.llm import open_chat_model
+from rag.llm.chat import open_chat_model
 from rag.models import Usage
 from rag.ports import ChatModel, Delta, Message
 from tests.stub_openai import Reply, StubOpenAI
@@ -382,8 +382,8 @@ class TestProviders:
     def test_whatever_a_provider_raises_leaves_as_one_of_our_errors(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
-        from rag.llm_stream import Backend, LangChainModel
-        from rag.llm_window import WindowFinder
+        from rag.llm.stream import Backend, LangChainModel
+        from rag.llm.window import WindowFinder
 
         class Broken(FakeListChatModel):
             def _stream(self, *_: Any, **__: Any) -> Any:
@@ -398,7 +398,7 @@ class TestProviders:
         import subprocess
 
         code = (
-            "import sys, rag.llm, rag.prompts\n"
+            "import sys, rag.llm.chat, rag.llm.prompts\n"
             "heavy = {'torch', 'transformers', 'langchain', 'langchain_core', 'openai', 'httpx'} & set(sys.modules)\n"
             "sys.exit(str(heavy) if heavy else 0)"
         )

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag.embedder import SentenceTransformerEmbedder, _Questions, _Turns
+from rag.embedding.embedder import SentenceTransformerEmbedder, _Questions, _Turns
+from rag.embedding.runtimes.export import EXPECTED
 from rag.errors import Unavailable
 from rag.ports import Embedder, Vectors
-from rag.runtimes.export import EXPECTED
 from tests.fakes import HashEmbedder
 
 TEXTS = [
@@ -133,6 +133,19 @@ class TestSentenceTransformers:
             pytest.skip("torch is the fastest on this machine")
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
+    @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "torch"])
+    def test_a_runtime_that_another_thread_lets_go_of_takes_no_signal_stack_along(self, runtime: str) -> None:
+        """Ctrl-C in the thread that had loaded it was a segmentation fault: see `_openvino_core`."""
+        prepared(runtime).embed_query("prepared by now")
+        code = (
+            "from tests.contract.test_embedder import prepared; import gc, signal, threading;"
+            f"box = [prepared('{runtime}')]; box[0].embed_query('leave');"
+            "away = threading.Thread(target=box.clear); away.start(); away.join(); gc.collect();"
+            "got = []; signal.signal(signal.SIGINT, lambda *_: got.append(1));"
+            "signal.pthread_kill(threading.get_ident(), signal.SIGINT); assert got"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
     def test_what_cannot_be_exported_is_run_by_torch_and_not_tried_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -142,7 +155,7 @@ class TestSentenceTransformers:
             tried.append(arguments)
             return subprocess.CompletedProcess([], 1, "", "an operator is missing")
 
-        monkeypatch.setattr("rag.runtimes.choice.subprocess.run", fail)
+        monkeypatch.setattr("rag.embedding.runtimes.choice.subprocess.run", fail)
         for _ in range(2):
             embedder = SentenceTransformerEmbedder(cache=tmp_path, runtime="onnx")
             assert np.linalg.norm(embedder.embed_query("leave")) == pytest.approx(1.0, abs=1e-5)
@@ -169,7 +182,7 @@ class TestSentenceTransformers:
 
     def test_the_default_is_known_without_loading_torch(self) -> None:
         code = (
-            "from rag.embedder import SentenceTransformerEmbedder as E; import sys; e = E();"
+            "from rag.embedding.embedder import SentenceTransformerEmbedder as E; import sys; e = E();"
             "assert e.identity.startswith('st-') and (e.window, e.dimension) == (256, 384);"
             "assert e.count_tokens(['hello world']) == [2] and e.coverage('年假有几天，公司的') < 1;"
             "sys.exit(bool({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)))"

@@ -13,7 +13,7 @@ import pytest
 
 from rag.errors import InvalidInput, Unavailable
 from rag.ports import TermEntry, TermIndex
-from rag.terms import TantivyIndex
+from rag.search.terms import TantivyIndex
 from tests.fakes import MemoryTerms
 
 Reopen = Callable[[], TermIndex]

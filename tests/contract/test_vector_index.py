@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from rag.errors import InvalidInput, Unavailable
-from rag.exact import ExactIndex
 from rag.ports import VectorIndex, Vectors
-from rag.vectors import ChromaIndex, probe
+from rag.search.exact import ExactIndex
+from rag.search.vectors import ChromaIndex, probe
 from tests.fakes import MemoryVectors
 
 DIMENSION = 16
@@ -267,7 +267,7 @@ class TestChroma:
         theirs.close()
 
     def test_ef_search_grows_with_the_collection(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rag.vectors._EF_SEARCH", ((20, 250), (0, 100)))
+        monkeypatch.setattr("rag.search.vectors._EF_SEARCH", ((20, 250), (0, 100)))
         index = ChromaIndex(path=tmp_path)
         index.reset(1, catalog_id="c", dimension=DIMENSION)
         index.upsert(1, range(30), unit_vectors(30), seen=4)
@@ -277,7 +277,7 @@ class TestChroma:
         index.close()
 
     def test_a_wider_search_is_used_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rag.vectors._EF_SEARCH", ((4_000, 400), (0, 1)))
+        monkeypatch.setattr("rag.search.vectors._EF_SEARCH", ((4_000, 400), (0, 1)))
         vectors, asked = unit_vectors(4_000, dimension=64), unit_vectors(50, seed=3, dimension=64)
         index, exact = ChromaIndex(path=tmp_path), ExactIndex()
         index.reset(1, catalog_id="c", dimension=64)

@@ -20,17 +20,17 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.service import Service
-from rag.backup import create, restore, verify
-from rag.caches import Caches
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog
 from rag.catalog.versions import sha256
 from rag.knowledge import KnowledgeBase
-from rag.originals import Originals
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.search.caches import Caches
+from rag.search.terms import TantivyIndex
+from rag.search.vectors import ChromaIndex
 from rag.settings import Settings
-from rag.terms import TantivyIndex
-from rag.vectors import ChromaIndex
+from rag.storage.originals import Originals
+from rag.upkeep.backup import create, restore, verify
 from tests.bases import Bases, Runs, file, runs_in
 from tests.integration.test_cli_walk import attest, serving
 
@@ -160,8 +160,8 @@ def test_restored_the_caches_are_built_anew_and_give_the_same_hits(tmp_path: Pat
 def test_the_memory_of_a_backup_does_not_grow_with_what_is_in_it(tmp_path: Path) -> None:
     """A child with 400 MB of originals, which may take 200 MB more than one with none."""
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom rag.backup import create, verify\n"
-        "from rag.catalog.engine import Catalog\nfrom rag.originals import Originals\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom rag.upkeep.backup import create, verify\n"
+        "from rag.catalog.engine import Catalog\nfrom rag.storage.originals import Originals\n"
         "folder = Path(sys.argv[1])\ncatalog = Catalog(folder / 'catalog.sqlite')\n"
         "create(catalog, Originals(folder / 'originals'), folder / 'b.tar', settings={})\n"
         "assert verify(folder / 'b.tar').ok\n"
@@ -264,7 +264,7 @@ def test_a_restored_service_gives_the_same_citations_for_the_sample_corpus(tmp_p
 
 @pytest.mark.models
 def test_an_old_catalog_is_asked_with_the_real_embedder_and_embeds_nothing_again(tmp_path: Path) -> None:
-    from rag.embedder import SentenceTransformerEmbedder
+    from rag.embedding.embedder import SentenceTransformerEmbedder
 
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as connection:
         connection.executescript(DUMP.read_text(encoding="utf-8"))

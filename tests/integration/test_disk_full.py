@@ -18,16 +18,16 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.service import Service
-from rag.backup import create, verify
 from rag.catalog import versions
 from rag.catalog.engine import Catalog, next_change
 from rag.disk import free_bytes
 from rag.errors import DiskFull
 from rag.models import Item
-from rag.originals import Originals
+from rag.search.terms import TantivyIndex
+from rag.search.vectors import ChromaIndex
 from rag.settings import Settings
-from rag.terms import TantivyIndex
-from rag.vectors import ChromaIndex
+from rag.storage.originals import Originals
+from rag.upkeep.backup import create, verify
 from tests.bases import Bases, file, found_texts, runs_in
 from tests.fakes import HashEmbedder
 

@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.service import Service
-from rag.caches import term_space
 from rag.ports import TermEntry
+from rag.search.caches import term_space
 from rag.settings import Settings
 from tests.fakes import HashEmbedder
 
@@ -117,7 +117,7 @@ def double_terms(walk: Walk) -> None:
     terms: Any = walk.caches._terms
     opened = terms._opened(term_space(walk.index_id))
     writer = terms._writer(term_space(walk.index_id), opened)
-    from rag.terms import _document
+    from rag.search.terms import _document
 
     writer.add_document(_document(min(walk.caches.held_terms(walk.index_id)), ("", "drill")))
     writer.commit()

@@ -19,17 +19,17 @@ from reportlab.pdfgen.canvas import Canvas
 
 from app.main import create_app
 from app.service import Service
-from rag import caches
-from rag.arms import Exact, Sieved
 from rag.catalog import filtering, knowledge, versions
 from rag.catalog.engine import Connection
 from rag.filters import parse
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, MetadataValue
-from rag.retrieve import look, retrieve
+from rag.retrieval.retrieve import look, retrieve
+from rag.search import caches
+from rag.search.arms import Exact, Sieved
+from rag.search.terms import TantivyIndex
+from rag.search.vectors import ChromaIndex
 from rag.settings import Settings
-from rag.terms import TantivyIndex
-from rag.vectors import ChromaIndex
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import HashEmbedder
 

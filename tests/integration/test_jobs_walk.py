@@ -19,9 +19,9 @@ import pytest
 from app import streams, terminal
 from app.server import Background
 from app.service import Service
-from rag.owner import find_owner
 from rag.ports import Vectors
 from rag.settings import Settings
+from rag.storage.owner import find_owner
 from tests.fakes import HashEmbedder
 
 ROOT = Path(__file__).parents[2]

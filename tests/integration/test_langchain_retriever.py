@@ -20,8 +20,8 @@ from app.service import Service as House
 from rag.errors import EmbedderMismatch, FolderInUse, InvalidInput, NotAllowed, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.langchain import AttestRetriever, Service, open_retriever
-from rag.owner import Owner, find_owner
 from rag.settings import Settings
+from rag.storage.owner import Owner, find_owner
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import HashEmbedder
 

@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from rag.errors import ModelRejected, ModelUnavailable
-from rag.llm import open_chat_model
+from rag.llm.chat import open_chat_model
+from rag.llm.prompts import answer_messages, prompt_tokens
 from rag.models import Hit, Passage, Place
 from rag.ports import ChatModel, Delta, Message
-from rag.prompts import answer_messages, prompt_tokens
 
 pytestmark = [
     pytest.mark.models,

@@ -16,8 +16,8 @@ import pytest
 from rag.answer import Assistant, Question
 from rag.catalog import knowledge
 from rag.models import Citation, Collection, Hit
-from rag.terms import TantivyIndex
-from rag.vectors import ChromaIndex
+from rag.search.terms import TantivyIndex
+from rag.search.vectors import ChromaIndex
 from tests.bases import Bases, publish_text, source_in
 
 pytestmark = pytest.mark.slow

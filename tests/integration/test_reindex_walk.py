@@ -22,7 +22,7 @@ from app.main import create_app
 from app.service import Service
 from rag import wiring
 from rag.catalog import indexes
-from rag.embedders import Embedders
+from rag.embedding.embedders import Embedders
 from rag.knowledge import KnowledgeBase
 from rag.settings import Settings
 from tests.bases import assert_sound, file, found_texts, runs_in

@@ -26,13 +26,13 @@ from ingest.jobs import Running
 from rag.catalog import indexes, jobs, knowledge, versions
 from rag.catalog.engine import now
 from rag.catalog.versions import sha256
-from rag.embedders import Embedders
+from rag.embedding.embedders import Embedders
 from rag.errors import Conflict, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Item
-from rag.retention import Retention, tidy
-from rag.retrieve import retrieve
-from rag.revisions import edit, roll_back
+from rag.retrieval.retrieve import retrieve
+from rag.upkeep.retention import Retention, tidy
+from rag.upkeep.revisions import edit, roll_back
 from tests.bases import Bases, Runs, assert_sound, file, runs_in
 from tests.fakes import HashEmbedder, MemoryTerms, MemoryVectors
 from tests.shelf import Shelf

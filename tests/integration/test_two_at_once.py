@@ -23,7 +23,7 @@ from rag.catalog import knowledge
 from rag.catalog.jobs import Job
 from rag.errors import NotFound
 from rag.models import SourceRecord
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
 from rag.settings import Settings
 from tests.bases import assert_sound
 from tests.fakes import HashEmbedder

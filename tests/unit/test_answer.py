@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rag.answer import EXTRACTIVE, Assistant, Event, Final, Question, Retrieval, Said, Token, _told
+from rag.answering.extract import Extract
 from rag.catalog import versions
 from rag.errors import (
     EmbedderMismatch,
@@ -19,10 +20,9 @@ from rag.errors import (
     ModelUnavailable,
     NotFound,
 )
-from rag.extract import Extract
 from rag.knowledge import KnowledgeBase
+from rag.llm.prompts import NO_ANSWER
 from rag.models import Answer, Hit, Turn, Usage
-from rag.prompts import NO_ANSWER
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import HashEmbedder, ScriptedModel
 

@@ -17,9 +17,9 @@ from rag.catalog import versions
 from rag.catalog.surroundings import read_around
 from rag.knowledge import KnowledgeBase
 from rag.models import Hit
-from rag.retention import purge
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
 from rag.settings import Settings
+from rag.upkeep.retention import purge
 from tests.bases import Bases, file, publish_text, runs_in, source_in
 from tests.fakes import HashEmbedder, ScriptedModel
 

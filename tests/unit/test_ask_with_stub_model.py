@@ -22,7 +22,7 @@ from app.main import create_app
 from app.server import Background
 from app.service import Service
 from rag.answer import EXTRACTIVE
-from rag.prompts import NO_ANSWER
+from rag.llm.prompts import NO_ANSWER
 from rag.settings import Settings
 from rag.wiring import open_assistant
 from tests.fakes import HashEmbedder

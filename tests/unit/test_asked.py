@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from rag.asked import Kind, asked, parts
-from rag.keywords import keywords
+from rag.answering.asked import Kind, asked, parts
+from rag.text.keywords import keywords
 
 KINDS: list[tuple[Kind, str]] = [
     ("date", "When was the bridge opened?"),

@@ -19,16 +19,16 @@ from sqlalchemy import insert
 
 from app.main import create_app
 from app.service import Service
-from rag import backup
-from rag.backup import MEMBERS, create, restore, verify
 from rag.catalog import backups, jobs, knowledge, versions
 from rag.catalog.engine import Catalog, now
 from rag.catalog.tables import purged
 from rag.catalog.versions import sha256
 from rag.errors import Conflict, DiskFull, FolderInUse, InvalidInput, NotFound
 from rag.knowledge import KnowledgeBase
-from rag.owner import Owner
 from rag.settings import Settings
+from rag.storage.owner import Owner
+from rag.upkeep import backup
+from rag.upkeep.backup import MEMBERS, create, restore, verify
 from tests.bases import Bases, Runs, file, found_texts, runs_in
 from tests.fakes import HashEmbedder
 
@@ -180,7 +180,7 @@ def test_what_a_killed_backup_left_is_written_over_and_can_be_removed(runs: Runs
 def test_without_enough_room_it_says_so_before_it_begins(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.backup.free_bytes", lambda _folder: 1000)
+    monkeypatch.setattr("rag.upkeep.backup.free_bytes", lambda _folder: 1000)
     with pytest.raises(DiskFull, match="MiB more are wanted"):
         back_up(runs.base, tmp_path / "x.tar")
     assert not (tmp_path / "x.tar").exists()

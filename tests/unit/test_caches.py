@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag.caches import Caches, term_space
 from rag.catalog import knowledge, versions
 from rag.catalog.engine import Catalog, last_change
 from rag.catalog.versions import Flip, NewVersion, sha256
 from rag.errors import Unavailable
-from rag.gate import Gate
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, SourceRecord
-from rag.originals import Originals
 from rag.ports import TermEntry
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.search.caches import Caches, term_space
+from rag.search.gate import Gate
+from rag.storage.originals import Originals
 from tests.bases import Bases, found_texts, lines, publish_text, source_in
 from tests.fakes import HashEmbedder, MemoryTerms, MemoryVectors
 

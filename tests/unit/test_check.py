@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from rag.check import Checker, weakest
-from rag.citations import Claim
+from rag.answering.check import Checker, weakest
+from rag.answering.citations import Claim
 from rag.models import Hit, Passage
 from rag.ports import Vectors
-from rag.retrieve import Found, View
+from rag.retrieval.retrieve import Found, View
 from tests.fakes import HashEmbedder
 
 TEXTS = (

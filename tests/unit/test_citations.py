@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag.citations import Claim, claims
+from rag.answering.citations import Claim, claims
 
 
 @pytest.mark.parametrize(

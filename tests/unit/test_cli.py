@@ -25,8 +25,8 @@ from app.server import Background, listen, url_of
 from app.service import Service
 from app.terminal import Told, clean, place, quoted
 from rag.errors import InvalidInput
-from rag.owner import Owner, find_owner
 from rag.settings import Settings
+from rag.storage.owner import Owner, find_owner
 from tests.fakes import HashEmbedder
 
 ROOT = Path(__file__).parents[2]

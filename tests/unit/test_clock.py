@@ -11,8 +11,8 @@ import pytest
 
 from app.service import Service
 from rag.catalog import engine, jobs, knowledge, versions
-from rag.revisions import roll_back
 from rag.settings import Settings
+from rag.upkeep.revisions import roll_back
 from tests.bases import Bases, Runs, assert_sound, file, found_texts, publish_text, runs_in
 from tests.fakes import HashEmbedder
 

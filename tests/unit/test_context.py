@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.context import REACH, Context, pack
-from rag.keywords import Keyword
-from rag.language import sentences, terms
+from rag.answering.context import REACH, Context, pack
+from rag.answering.verify import best_evidence
+from rag.llm.prompts import answer_messages, passage_tokens
 from rag.models import Hit, Passage, Place
-from rag.prompts import answer_messages, passage_tokens
-from rag.verify import best_evidence
+from rag.text.keywords import Keyword
+from rag.text.language import sentences, terms
 
 ENGLISH = (
     "Warranty\n\nThe TL-1207 is covered for 36 months. Batteries are covered for six months. Keep the invoice.\n\n"

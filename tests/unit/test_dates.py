@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.dates import dates
+from rag.text.dates import dates
 
 TODAY = date(2024, 5, 15)  # a Wednesday
 

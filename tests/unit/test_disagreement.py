@@ -13,11 +13,11 @@ import pytest
 
 from app.schemas.questions import AnswerOut
 from rag.answer import Assistant, Question
+from rag.answering.disagreement import Conflict, conflicts
 from rag.catalog.tables import document_metadata
-from rag.disagreement import Conflict, conflicts
-from rag.keywords import keywords
 from rag.knowledge import KnowledgeBase
 from rag.models import Answer, Hit, Place
+from rag.text.keywords import keywords
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import ScriptedModel
 

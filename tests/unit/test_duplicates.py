@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rag.duplicates import FORMAT, collapse, is_signature_of, signature
 from rag.models import Hit, Place
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.text.duplicates import FORMAT, collapse, is_signature_of, signature
 from tests.bases import Bases, assert_sound, publish_text, source_in
 
 ENGLISH = (

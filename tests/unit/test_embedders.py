@@ -11,12 +11,12 @@ import pytest
 
 from rag.answer import Assistant, Question
 from rag.catalog import indexes, knowledge
-from rag.embedders import Embedders
+from rag.embedding.embedders import Embedders
 from rag.errors import EmbedderMismatch, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.ports import Vectors
-from rag.probe import middle_sentence, probe_if_due, understood
-from rag.retrieve import retrieve
+from rag.retrieval.probe import middle_sentence, probe_if_due, understood
+from rag.retrieval.retrieve import retrieve
 from tests.bases import Bases, found_texts, publish_text, source_in
 from tests.fakes import HashEmbedder
 from tests.shelf import Blind, Shelf

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rag.answer import Assistant, Question
-from rag.evidence import CHINESE, ENGLISH, ENOUGH, Features, evidence, features
-from rag.keywords import keywords
+from rag.answering.evidence import CHINESE, ENGLISH, ENOUGH, Features, evidence, features
+from rag.text.keywords import keywords
 from tests.bases import Bases, publish_text, source_in
 from tests.found import BREAD, LEAVE, PAID, PAY, TOLD, found
 

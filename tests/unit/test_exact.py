@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.errors import InvalidInput, Unavailable
-from rag.exact import ExactIndex
 from rag.ports import Vectors
+from rag.search.exact import ExactIndex
 
 
 def unit_vectors(count: int, *, seed: int = 1) -> Vectors:

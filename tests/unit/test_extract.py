@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from rag.extract import Extracted, extract
-from rag.keywords import keywords
+from rag.answering.extract import Extracted, extract
 from rag.models import Hit, Place
+from rag.text.keywords import keywords
 from tests.fakes import HashEmbedder
 
 

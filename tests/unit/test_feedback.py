@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.service import Service
-from rag import backup
 from rag.catalog.answers import collect_answers
 from rag.catalog.engine import now
 from rag.settings import Settings
+from rag.upkeep import backup
 from tests.fakes import HashEmbedder
 
 ASKED = "When does the canteen open?"

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag import caches
 from rag.answer import Assistant, Question
 from rag.catalog import filtering, knowledge
 from rag.errors import InvalidFilter
 from rag.filters import And, Condition, Not, Or, parse
 from rag.knowledge import KnowledgeBase
 from rag.models import MetadataValue
-from rag.retrieve import Found, _candidates, look, retrieve
+from rag.retrieval.retrieve import Found, _candidates, look, retrieve
+from rag.search import caches
 from tests.bases import Bases, publish_text, source_in
 
 # ── grammar ───────────────────────────────────────────────────────────────────────────────────

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rag.followup import needs_history, standalone
 from rag.models import Turn
+from rag.retrieval.followup import needs_history, standalone
 
 HISTORY = (Turn("user", "How heavy is the X200 drill?"), Turn("assistant", "It weighs 1.8 kg [1]."))
 CHINESE_HISTORY = (Turn("user", "X200电钻有多重？"), Turn("assistant", "1.8公斤[1]。"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.fusion import Group, arm_weight, dense_weight, fuse, min_max, nearness
+from rag.retrieval.fusion import Group, arm_weight, dense_weight, fuse, min_max, nearness
 
 SCORES = st.dictionaries(st.integers(0, 30), st.floats(-1, 100, allow_nan=False), max_size=15)
 POSITIVE = st.dictionaries(st.integers(0, 30), st.floats(0.01, 100, allow_nan=False), max_size=15)

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from rag.answer import Assistant, Question
+from rag.answering.evidence import ENOUGH, evidence
 from rag.catalog import aliases
 from rag.catalog.tables import aliases as table
 from rag.catalog.tables import facts
-from rag.evidence import ENOUGH, evidence
-from rag.glossary import Alias, Translated, mine, names_in, translate
 from rag.knowledge import KnowledgeBase
-from rag.retention import purge
+from rag.text.glossary import Alias, Translated, mine, names_in, translate
+from rag.upkeep.retention import purge
 from tests.bases import Bases, file, found_texts, publish_text, runs_in, source_in
 from tests.fakes import HashEmbedder
 

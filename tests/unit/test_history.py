@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from rag import retention, revisions
 from rag.catalog import answers, history, knowledge, versions
 from rag.catalog.engine import now
 from rag.catalog.tables import activations
 from rag.errors import Conflict, Gone, NotFound, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Hit
-from rag.retention import Retention
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.upkeep import retention, revisions
+from rag.upkeep.retention import Retention
 from tests.bases import Bases, Runs, file, found_texts, runs_in
 
 RULE = "The limit of valve A-17 is {} bar."

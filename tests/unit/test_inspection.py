@@ -19,10 +19,10 @@ import pytest
 from rag.catalog import answers, checks, jobs, versions
 from rag.catalog.engine import last_change
 from rag.catalog.versions import sha256
-from rag.duplicates import signature
-from rag.inspection import CHECKS, Finding, inspect, repair
 from rag.knowledge import KnowledgeBase
 from rag.ports import TermEntry
+from rag.text.duplicates import signature
+from rag.upkeep.inspection import CHECKS, Finding, inspect, repair
 from tests.bases import Bases, Runs, assert_sound, file, found_texts, publish_text, runs_in
 
 DRILL = "The drill weighs one kilogram.\n\nIts battery lasts four hours."

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.language import canonical, is_han, language_of, query_terms, sentences, simplified, terms
+from rag.text.language import canonical, is_han, language_of, query_terms, sentences, simplified, terms
 
 TRADITIONAL = "員工每年享有帶薪年假，請參閱《手冊》第十二條。書籤與發票應當保存後續對賬，裡面乾淨。"
 SIMPLIFIED = "员工每年享有带薪年假，请参阅《手册》第十二条。书签与发票应当保存后续对账，里面干净。"
@@ -241,5 +241,5 @@ class TestSentences:
 
 
 def test_importing_loads_no_dictionary_and_no_stemmer() -> None:
-    code = "import rag.language, sys; sys.exit(bool({'opencc', 'Stemmer', 'numpy'} & set(sys.modules)))"
+    code = "import rag.text.language, sys; sys.exit(bool({'opencc', 'Stemmer', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from rag.errors import ModelError, ModelRejected, ModelTimeout, ModelUnavailable
-from rag.llm_errors import CutShort, pause_seconds, redact, understand
-from rag.llm_stream import ThoughtFilter
-from rag.llm_window import WindowFinder, default_for, estimate_tokens, fewest_tokens
+from rag.llm.errors import CutShort, pause_seconds, redact, understand
+from rag.llm.stream import ThoughtFilter
+from rag.llm.window import WindowFinder, default_for, estimate_tokens, fewest_tokens
 
 
 class Response:

@@ -19,7 +19,6 @@ from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.sources.folder import FolderSource
 from ingest.sync import Sync, SyncOptions
-from rag.caches import Caches
 from rag.catalog import jobs, knowledge, versions
 from rag.catalog.engine import (
     Catalog,
@@ -35,8 +34,9 @@ from rag.catalog.tables import activations
 from rag.catalog.versions import sha256
 from rag.errors import Conflict, Unavailable
 from rag.knowledge import KnowledgeBase
-from rag.originals import Originals
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.search.caches import Caches
+from rag.storage.originals import Originals
 from tests.fakes import HashEmbedder, MemoryTerms, MemoryVectors
 from tests.unit.test_catalog import add_document, add_version
 

@@ -11,7 +11,7 @@ import pytest
 
 from rag.catalog.versions import sha256
 from rag.errors import DiskFull, Gone
-from rag.originals import Originals
+from rag.storage.originals import Originals
 
 
 def test_what_was_put_comes_back(tmp_path: Path) -> None:

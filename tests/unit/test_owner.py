@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from rag.errors import FolderInUse, InvalidInput
-from rag.owner import Owner, find_owner
+from rag.storage.owner import Owner, find_owner
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rag.owner import Owner
+from rag.storage.owner import Owner
 owner = Owner(Path(sys.argv[1]))
 owner.announce("http://127.0.0.1:4711", token="let me in")
 print("held", flush=True)
@@ -84,7 +84,7 @@ def test_nobody_owns_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_looking_for_the_owner_does_not_get_in_the_way_of_one_that_starts(tmp_path: Path) -> None:
     end = time.monotonic() + 0.3
     script = (
-        "import sys; from pathlib import Path; from rag.owner import find_owner\n"
+        "import sys; from pathlib import Path; from rag.storage.owner import find_owner\n"
         "while True: find_owner(Path(sys.argv[1]))"
     )
     root = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from rag.periods import Period, in_force, of_metadata, of_name, stem, time_asked
+from rag.text.periods import Period, in_force, of_metadata, of_name, stem, time_asked
 
 TODAY = date(2025, 3, 10)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rag.asked import asked
-from rag.cells import best_cell, cells
-from rag.language import query_terms
-from rag.phrases import best_phrase, candidates
-from rag.shapes import evident, shapes_of, unit_of
+from rag.answering.asked import asked
+from rag.answering.cells import best_cell, cells
+from rag.answering.phrases import best_phrase, candidates
+from rag.answering.shapes import evident, shapes_of, unit_of
+from rag.text.language import query_terms
 
 ANSWERS = [
     ("When was the office opened?", "The Rotterdam office was opened on 3 March 2014.", "3 March 2014"),

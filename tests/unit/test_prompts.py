@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from rag.models import Hit, Passage, Place, Turn
-from rag.prompts import (
+from rag.llm.prompts import (
     NO_ANSWER,
     answer_messages,
     asks_for_a_language,
@@ -18,6 +17,7 @@ from rag.prompts import (
     prompt_tokens,
     standalone_messages,
 )
+from rag.models import Hit, Passage, Place, Turn
 
 
 def passage(n: int, text: str, *, title: str = "Handbook", place: Place | None = None) -> Passage:

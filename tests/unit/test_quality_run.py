@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-import rag.extract
-import rag.retrieve
+import rag.answering.extract
+import rag.retrieval.retrieve
 from quality import report as reports
 from quality.compare import compare
 from quality.failures import CANDIDATES, MEANING, classify
@@ -238,9 +238,9 @@ def test_the_first_step_that_lost_it_is_the_class() -> None:
 
 
 def test_what_the_classes_know_of_retrieval_is_what_it_does() -> None:
-    assert CANDIDATES == rag.retrieve._CANDIDATES
-    assert 2 * DEPTH <= rag.retrieve._CANDIDATES, "deeper, and each arm would be asked for more"
-    assert EXTRACTED_FROM == rag.extract._PASSAGES
+    assert CANDIDATES == rag.retrieval.retrieve._CANDIDATES
+    assert 2 * DEPTH <= rag.retrieval.retrieve._CANDIDATES, "deeper, and each arm would be asked for more"
+    assert EXTRACTED_FROM == rag.answering.extract._PASSAGES
 
 
 # ── a run ─────────────────────────────────────────────────────────────────────────────────────

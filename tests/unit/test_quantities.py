@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.quantities import Quantity, folded, quantities
+from rag.text.quantities import Quantity, folded, quantities
 
 
 def read(text: str) -> list[Quantity]:

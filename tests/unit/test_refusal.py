@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag.refusal import explain
+from rag.answering.refusal import explain
 from tests.fakes import HashEmbedder
 from tests.found import BREAD, PAID, TOLD, found
 

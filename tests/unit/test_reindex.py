@@ -16,16 +16,16 @@ from ingest.jobs import Running
 from ingest.reindex import Reindex
 from ingest.split import fingerprint
 from ingest.sync import Report
-from rag.caches import Caches
 from rag.catalog import answers, indexes, jobs, knowledge, versions
 from rag.catalog.indexes import Index
 from rag.catalog.jobs import Counts
-from rag.embedders import Embedders
+from rag.embedding.embedders import Embedders
 from rag.errors import Conflict, QualityLost, Unavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Block, Parsed
 from rag.ports import Vectors
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
+from rag.search.caches import Caches
 from tests.bases import Bases, file, found_texts, runs_in
 from tests.fakes import HashEmbedder
 from tests.shelf import Blind, Shelf

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.cross_encoder import CrossEncoderReranker
 from rag.errors import InvalidInput, Unavailable
-from rag.keywords import Keyword, keywords
 from rag.ports import Candidate
-from rag.rerank import FEATURES, WEIGHTS, LightReranker, NoReranker, features
-from rag.retrieve import retrieve
+from rag.rerank.cross_encoder import CrossEncoderReranker
+from rag.rerank.light import FEATURES, WEIGHTS, LightReranker, NoReranker, features
+from rag.retrieval.retrieve import retrieve
 from rag.settings import Settings
+from rag.text.keywords import Keyword, keywords
 from rag.wiring import open_reranker
 from tests.bases import Bases, publish_text, source_in
 

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag import rewrites as rewriting
 from rag.answer import Assistant, Question
 from rag.errors import ModelError, ModelTimeout, ModelUnavailable
 from rag.knowledge import KnowledgeBase
 from rag.models import Hit, Turn
-from rag.retrieve import Found
-from rag.rewrites import fused, rewrites, wordings
+from rag.retrieval import rewrites as rewriting
+from rag.retrieval.retrieve import Found
+from rag.retrieval.rewrites import fused, rewrites, wordings
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import ScriptedModel
 

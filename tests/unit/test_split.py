@@ -403,7 +403,7 @@ def test_the_fingerprint_tells_splitters_apart_by_what_they_would_cut_differentl
 @pytest.mark.models
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_real_tokenizer_agrees_that_every_piece_fits_its_window() -> None:
-    from rag.embedder import SentenceTransformerEmbedder
+    from rag.embedding.embedder import SentenceTransformerEmbedder
 
     embedder = SentenceTransformerEmbedder()
     count: Callable[[Sequence[str]], list[int]] = embedder.count_tokens

@@ -18,7 +18,7 @@ from rag.catalog.engine import Catalog
 from rag.catalog.jobs import Counts
 from rag.errors import DocumentError, NotAllowed
 from rag.models import Item, Original, Parsed, Unlisted
-from rag.retrieve import retrieve
+from rag.retrieval.retrieve import retrieve
 from tests.bases import Bases, ListSource, Runs, file, found_texts, lines, runs_in, unlisted
 
 HANDBOOK = "Employees have 25 days of leave a year.\n\nThe office in Porto opens at nine."

@@ -13,9 +13,9 @@ import pytest
 from rag.catalog import dated, knowledge
 from rag.knowledge import KnowledgeBase
 from rag.models import Hit, Place
-from rag.periods import Told, time_asked
-from rag.retrieve import retrieve
-from rag.timely import answers_when, in_time, period_of
+from rag.retrieval.retrieve import retrieve
+from rag.retrieval.timely import answers_when, in_time, period_of
+from rag.text.periods import Told, time_asked
 from tests.bases import Bases, publish_text, source_in
 
 DATA = Path(__file__).parents[1] / "data" / "time"

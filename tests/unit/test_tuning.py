@@ -24,13 +24,13 @@ from quality.models import Gold, Question
 from quality.tuning import FITTED, Judged, Verdict, best_of, fit, fit_weights, half_of, judge, ranked
 from rag.catalog import indexes
 from rag.errors import InvalidInput
-from rag.fusion import DENSE_WEIGHT
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection
 from rag.ports import Vectors
-from rag.ranking import DEFAULT, Weighing, weighing_of
-from rag.rerank import FEATURES, WEIGHTS, NoReranker
-from rag.retrieve import retrieve
+from rag.rerank.light import FEATURES, WEIGHTS, NoReranker
+from rag.retrieval.fusion import DENSE_WEIGHT
+from rag.retrieval.ranking import DEFAULT, Weighing, weighing_of
+from rag.retrieval.retrieve import retrieve
 from rag.settings import Settings
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import HashEmbedder

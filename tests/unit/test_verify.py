@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag.answering.support import judge
+from rag.answering.verify import best_evidence, reconsidered
 from rag.models import Hit, Passage, Support
 from rag.ports import Vectors
-from rag.support import judge
-from rag.verify import best_evidence, reconsidered
 from tests.fakes import HashEmbedder
 
 ENGLISH = (

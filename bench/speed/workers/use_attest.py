@@ -11,8 +11,8 @@ from protocol import serve
 
 def main() -> None:
     from rag.answer import Question
-    from rag.owner import Owner
     from rag.settings import Settings
+    from rag.storage.owner import Owner
     from rag.wiring import open_assistant, open_knowledge_base
 
     folder, top_k = Path(sys.argv[1]), int(sys.argv[2])

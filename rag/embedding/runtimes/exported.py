@@ -1,0 +1,124 @@
+"""The doors to ONNX Runtime and OpenVINO: run an exported encoder without torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.embedding.runtimes.export import ENCODER, INPUTS
+from rag.ports import Vectors
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+# Token ids and their mask, both of shape (texts, tokens) → vectors of the texts
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Vectors]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A Runtime. As many batches at once as there are cores, each on one: a pool that spins for all cores beside a busy
+    neighbour took 10 to 50 times as long. `prompts`: before a question, and before a passage."""
+
+    name: str
+    parallel: int
+    run: Run
+    tokenizer: Tokenizer  # cuts at the window
+    prompts: tuple[str, str]
+
+    def encode(self, texts: Sequence[str], *, query: bool) -> Vectors:
+        prompt = self.prompts[0 if query else 1]
+        encoded = self.tokenizer.encode_batch_fast([f"{prompt}{text}".strip() for text in texts])
+        return self.run(*_padded(encoded))
+
+
+def _padded(encoded: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ids = np.zeros((len(encoded), max(len(one.ids) for one in encoded)), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, one in enumerate(encoded):
+        ids[row, : len(one.ids)] = one.ids
+        mask[row, : len(one.ids)] = 1
+    return ids, mask
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def onnx_session(folder: Path, threads: int) -> tuple[str, Run]:
+    """Raises whatever onnxruntime raises for a file that it cannot read."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.29 on it looks up a host seconds after the import
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.enable_mem_pattern = False  # every batch has a shape of its own
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(folder / ENCODER), options, providers=["CPUExecutionProvider"])
+    del threads  # one session serves any number of threads, each on its own core
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
+        vectors: Vectors = session.run(None, dict(zip(INPUTS, (ids, mask), strict=True)))[0]
+        return vectors
+
+    return f"onnxruntime {onnxruntime.__version__}", run
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the process, for as long as it lives. OpenVINO gives a thread that compiles a stack for signals and frees
+    that with the Core, in whatever thread this happens: Ctrl-C in the first one was a segmentation fault then."""
+    # Importing openvino imports this, which contacts a host and writes into the home folder.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino.Core()
+
+
+def openvino_session(folder: Path, threads: int) -> tuple[str, Run]:
+    """In bf16 where the CPU computes with it. Raises whatever OpenVINO raises for a file that it cannot read."""
+    core = _openvino_core()
+    import openvino
+
+    bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,
+        # Nearly every batch has a shape of its own, and what is kept for 5,000 of them serves nobody: 584 MB instead
+        # of 646 after 1,800 texts, in the same time.
+        "CPU_RUNTIME_CACHE_CAPACITY": 100,
+    }
+    compiled = core.compile_model(str(folder / ENCODER), "CPU", options)
+    free: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(threads + 2):  # a question need not wait for passages
+        free.put(compiled.create_infer_request())
+
+    @contextmanager
+    def request() -> Any:
+        one = free.get()
+        try:
+            yield one
+        finally:
+            free.put(one)
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
+        with request() as one:
+            found = one.infer(dict(zip(INPUTS, (ids, mask), strict=True)), share_inputs=True, share_outputs=True)
+            vectors: Vectors = np.array(found[0], dtype=np.float32)  # before another thread takes the request
+            return vectors
+
+    return f"openvino {openvino.__version__.split('-')[0]} {'bf16' if bf16 else 'f32'}", run
