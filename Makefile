@@ -11,7 +11,7 @@ INSTALL := $(PIP) install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo serve test soak peers bench lint check clean
+.PHONY: help install install-test demo serve test soak peers bench profile lint check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## /make \1  /p' Makefile
@@ -52,6 +52,9 @@ peers: install  ## retrieval beside LangChain and LlamaIndex: make peers SETS="s
 
 bench: install  ## speed beside LangChain and LlamaIndex: make bench ARGS="--rounds 3 --compare OLD.json" TORCH_INDEX=…
 	$(BIN)/python -m bench.speed.run $(ARGS) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+profile: install  ## where the time goes, stage by stage: make profile ARGS="--documents 400 --questions 300"
+	$(BIN)/python -m bench.profile_walks $(ARGS)
 
 lint: install-test  ## format, ruff, types, import contracts
 	$(BIN)/ruff format --check .
