@@ -78,37 +78,7 @@ def _warm_up(subject: Subject, question: Question) -> None:
 
 def judge(question: Question, told: Told, subject: Subject, *, dataset: str) -> Record:
     ranks = [_rank(gold, told.hits) for gold in question.gold]
-    needed = _needed(question, ranks)
-    measures = {"refused": float(told.refused)}
-    if question.answerable and question.gold:
-        measures |= {
-            "hit@1": metrics.hit_at(ranks, 1),
-            "hit@5": metrics.hit_at(ranks, 5),
-            "hit@10": metrics.hit_at(ranks, 10),
-            "mrr@10": metrics.reciprocal_rank(ranks, 10),
-            "ndcg@10": metrics.ndcg(needed, 10),
-            "all_gold@10": metrics.all_at(needed, 10),
-        }
-    if question.answerable and (question.answers or question.parts):
-        said = "" if told.refused else told.text
-        measures["contains_gold"] = metrics.contains(said, question.answers, question.parts)
-        measures["first_contains_gold"] = metrics.contains(
-            "" if told.refused else told.first, question.answers, question.parts
-        )
-        if question.fakes:
-            fake = metrics.contains(said, question.fakes)
-            measures["misled"] = fake * (1.0 - measures["contains_gold"])
-            measures["both_sides"] = fake * measures["contains_gold"]
-        if not told.refused:
-            measures["sentences"], measures["characters"] = float(told.sentences), float(len(told.text))
-        if question.answers:
-            # Of the phrase where one was given; whole sentences never match exactly.
-            measures["exact_match"] = metrics.exact_match(told.short or said, question.answers)
-            measures["f1"] = metrics.token_f1(told.short or said, question.answers)
-            measures["short_answers"] = float(told.short is not None)
-            if told.short is not None:
-                measures["short_exact_match"] = metrics.exact_match(told.short, question.answers)
-                measures["short_f1"] = metrics.token_f1(told.short, question.answers)
+    measures = {"refused": float(told.refused), **_retrieval(question, ranks), **_answer(question, told)}
     right = [any(cites(item, gold) for gold in question.gold) for item in told.citations]
     if not told.refused:
         measures |= _citations(question, told, right, subject)
@@ -150,6 +120,45 @@ def judge(question: Question, told: Told, subject: Subject, *, dataset: str) -> 
         citations=[_told(item, is_gold) for item, is_gold in zip(told.citations, right, strict=True)],
         degraded=told.degraded,
     )
+
+
+def _retrieval(question: Question, ranks: Sequence[int | None]) -> dict[str, float]:
+    if not (question.answerable and question.gold):
+        return {}
+    needed = _needed(question, ranks)
+    return {
+        "hit@1": metrics.hit_at(ranks, 1),
+        "hit@5": metrics.hit_at(ranks, 5),
+        "hit@10": metrics.hit_at(ranks, 10),
+        "mrr@10": metrics.reciprocal_rank(ranks, 10),
+        "ndcg@10": metrics.ndcg(needed, 10),
+        "all_gold@10": metrics.all_at(needed, 10),
+    }
+
+
+def _answer(question: Question, told: Told) -> dict[str, float]:
+    if not (question.answerable and (question.answers or question.parts)):
+        return {}
+    said, first = ("", "") if told.refused else (told.text, told.first)
+    found = {
+        "contains_gold": metrics.contains(said, question.answers, question.parts),
+        "first_contains_gold": metrics.contains(first, question.answers, question.parts),
+    }
+    if question.fakes:
+        fake = metrics.contains(said, question.fakes)
+        found["misled"] = fake * (1.0 - found["contains_gold"])
+        found["both_sides"] = fake * found["contains_gold"]
+    if not told.refused:
+        found["sentences"], found["characters"] = float(told.sentences), float(len(told.text))
+    if question.answers:
+        # Of the phrase where one was given; whole sentences never match exactly.
+        found["exact_match"] = metrics.exact_match(told.short or said, question.answers)
+        found["f1"] = metrics.token_f1(told.short or said, question.answers)
+        found["short_answers"] = float(told.short is not None)
+        if told.short is not None:
+            found["short_exact_match"] = metrics.exact_match(told.short, question.answers)
+            found["short_f1"] = metrics.token_f1(told.short, question.answers)
+    return found
 
 
 def matches(hit: Found, gold: Gold) -> bool:
