@@ -40,8 +40,9 @@ demo: install  ## read the sample corpus, start the service, ask it one question
 serve: install  ## the service, on http://127.0.0.1:8000
 	$(BIN)/attest serve
 
+# Side by side, each with its own data folders: most of them wait for processes and disks now and then.
 test: install-test  ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 soak: install-test  ## the tests that kill, race and wander at random, at full length: an hour or more
 	ATTEST_SOAK=$(or $(KILLS),200) $(BIN)/python -m pytest -s tests/integration/test_kill.py \
