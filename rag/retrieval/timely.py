@@ -241,8 +241,13 @@ def _said(text: str) -> tuple[Interval, ...]:
 
 def _is_of_another(hit: Hit, asked: Interval) -> bool:
     """Whether it names a period like the one asked about, and not that one: the report of the first quarter comes out
-    in the second."""
-    alike = [one for one in _said(f"{hit.heading}\n{hit.text}") if _days(asked) <= 2 * _days(one) <= 4 * _days(asked)]
+    in the second. Its document's own date is none: a policy of 2020 that held in 2021 names 2020."""
+    own = date.fromisoformat(f"{hit.date.partition('/')[0]}-01-01"[:10]) if hit.date else None
+    alike = [
+        one
+        for one in _said(f"{hit.heading}\n{hit.text}")
+        if _days(asked) <= 2 * _days(one) <= 4 * _days(asked) and not (own and one[0] <= own <= one[1])
+    ]
     return asked not in alike and any(one[1] < asked[0] or asked[1] < one[0] for one in alike)
 
 

@@ -160,6 +160,27 @@ class TestNothingMoves:
         found = replace(hit(1, text, uri="report.pdf"), arms={"time": 0.1})
         assert answers_when([found], asked) is answers
 
+    @pytest.mark.parametrize(
+        "question", ["How many days of leave were there in 2021?", "2021年有多少天年假？", "How many days as of 2021?"]
+    )
+    def test_an_edition_that_names_its_own_year_answers_for_those_until_the_next(self, question: str) -> None:
+        hits = [
+            hit(
+                year,
+                f"In force from 1 January {year}. There are {year - 2000} days of leave.",
+                uri=f"leave-{year}.md",
+                title=f"Leave policy {year}",
+            )
+            for year in (2022, 2020, 2024)
+        ]
+        told = {one.document_id: Told(opening=one.text) for one in hits}
+        asked = time_asked(question, TODAY)
+        found = in_time(hits, asked, told, today=TODAY)
+        assert found[0].uri == "leave-2020.md"
+        assert answers_when(found, asked)
+        before = time_asked("How many days of leave were there in 2015?", TODAY)
+        assert not answers_when(in_time(hits, before, told, today=TODAY), before)
+
     def test_nothing_is_found_among_nothing(self) -> None:
         assert in_time([], time_asked("in 2021", TODAY), {}, today=TODAY) == []
 
