@@ -167,7 +167,7 @@ class TestNothingMoves:
         hits = [
             hit(
                 year,
-                f"In force from 1 January {year}. There are {year - 2000} days of leave.",
+                f"Leave policy {year}. In force from 1 January {year}. There are {year - 2000} days of leave.",
                 uri=f"leave-{year}.md",
                 title=f"Leave policy {year}",
             )
