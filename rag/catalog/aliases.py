@@ -48,10 +48,15 @@ def find(
     return [(Alias(zh, en), count) for zh, en, count in connection.execute(query)]
 
 
+def is_up_to_date(connection: Connection) -> bool:
+    """Whether all that is there was found by this version; not yet, after an upgrade."""
+    return fact(connection, _FACT) == str(FORMAT)
+
+
 def bring_up_to_date(catalog: Catalog, *, stop: Callable[[], bool] = lambda: False) -> None:
     """What another version found in the texts, or did not look for, is found anew. Can be broken off at any point."""
     with catalog.read() as snapshot:
-        if fact(snapshot, _FACT) == str(FORMAT):
+        if is_up_to_date(snapshot):
             return
     with catalog.write() as connection:
         connection.execute(delete(aliases))

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, Text, and_, func, select, type_coerce, union
 
+from rag.catalog.aliases import is_up_to_date
 from rag.catalog.engine import MIGRATIONS, last_change
 from rag.catalog.tables import (
     activations,
+    aliases,
     answer_citations,
     answers,
     chunks,
@@ -33,6 +35,7 @@ from rag.catalog.tables import (
 from rag.catalog.versions import sha256
 from rag.ports import Vectors
 from rag.text.duplicates import is_signature_of
+from rag.text.glossary import Alias, mine
 
 WITHDRAWN = "damaged"  # code of the problem of a document that repair took out of answers
 ORIGINAL_LOST = " (original lost)"  # behind the pipeline of a version: its source is to be read again
@@ -174,7 +177,7 @@ def texts(connection: Connection, *, sample: int | None = None) -> Iterator[Dama
         chunks.c.document_id, chunks.c.version, chunks.c.index_id, chunks.c.ordinal
     )
     if sample is not None:
-        chosen = list(connection.execute(select(documents.c.id).order_by(func.random()).limit(sample)).scalars())
+        chosen = _some_documents(connection, sample)
         wanted, cut = wanted.where(versions.c.document_id.in_(chosen)), cut.where(chunks.c.document_id.in_(chosen))
     searched = _searched(connection)
     # Two cursors walk side by side in one order; both orders are those of an index, so nothing is sorted.
@@ -189,6 +192,10 @@ def texts(connection: Connection, *, sample: int | None = None) -> Iterator[Dama
             piece = next(pieces, None)  # of a version that is not there: the database's own check says so
         wrong = list(_text(version, own))
         yield from wrong or _pieces(version, own, searched.get(at[0]))  # a wrong text is no measure of its chunks
+
+
+def _some_documents(connection: Connection, sample: int) -> list[str]:
+    return list(connection.execute(select(documents.c.id).order_by(func.random()).limit(sample)).scalars())
 
 
 def _searched(connection: Connection) -> dict[str, tuple[int, int]]:
@@ -270,6 +277,29 @@ def _json(written: str) -> Any:
         return json.loads(written)
     except ValueError:
         return None
+
+
+# ── names in two languages ────────────────────────────────────────────────────────────────────
+
+
+def glossary(connection: Connection, *, sample: int | None = None) -> Iterator[Damage]:
+    """Whether the names kept of each chunk are those that its text spells out; of all, or of so many documents."""
+    if not is_up_to_date(connection):
+        return  # they are being found anew, and the text says what is right
+    texts_ = select(chunks.c.key, chunks.c.text).order_by(chunks.c.key)
+    kept = select(aliases.c.chunk_key, aliases.c.zh, aliases.c.en).order_by(aliases.c.chunk_key, aliases.c.id)
+    if sample is not None:
+        texts_ = texts_.where(chunks.c.document_id.in_(_some_documents(connection, sample)))
+    rows = iter(connection.execution_options(yield_per=_ROWS).execute(kept))
+    row = next(rows, None)
+    for chunk in connection.execution_options(yield_per=_ROWS).execute(texts_):
+        own: list[Alias] = []
+        while row is not None and row.chunk_key <= chunk.key:
+            if row.chunk_key == chunk.key:
+                own.append(Alias(row.zh, row.en))
+            row = next(rows, None)
+        if sorted(own, key=astuple) != sorted(mine(chunk.text), key=astuple):
+            yield Damage("names-differ", f"chunk {chunk.key}", (chunk.key, chunk.text))
 
 
 # ── vectors ───────────────────────────────────────────────────────────────────────────────────

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, literal_column, select, update
 
+from rag.catalog.aliases import save as save_names
 from rag.catalog.checks import ORIGINAL_LOST, WITHDRAWN
 from rag.catalog.engine import last_change, next_change, now
 from rag.catalog.tables import (
     activations,
+    aliases,
     answer_citations,
     answers,
     chunks,
@@ -126,6 +128,14 @@ def cut_again(connection: Connection, key: int, text: str) -> int | None:
 def sign_again(connection: Connection, key: int, text: str) -> None:
     """A chunk's mark of near-duplicates, of its text as it stands in its version."""
     connection.execute(update(chunks).where(chunks.c.key == key).values(signature=signature(text)))
+
+
+def spell_out_again(connection: Connection, texts: Mapping[int, str]) -> None:
+    """The names in two languages that chunks spell out, by their keys."""
+    keys = sorted(texts)
+    for start in range(0, len(keys), _MANY):
+        connection.execute(delete(aliases).where(aliases.c.chunk_key.in_(keys[start : start + _MANY])))
+    save_names(connection, texts.items())
 
 
 def collection_of(connection: Connection, document_id: str) -> str:

@@ -112,6 +112,11 @@ _GROUPS: dict[str, dict[str, _Check]] = {
         "places-damaged": _Check("places of chunks make no sense", _REREADS),
         "text-without-chunks": _Check("active texts have no chunks in the index", _REREADS),
     },
+    "glossary": {
+        "names-differ": _Check(
+            "names in two languages are not those that the texts spell out", _REPAIR + "finds them again."
+        ),
+    },
     "vectors": {
         "vector-missing": _Check("chunks have no vector", _REPAIR + "embeds them again."),
         "vector-damaged": _Check("vectors are damaged", _REPAIR + "embeds their texts again."),
@@ -351,6 +356,7 @@ _LOOKS: dict[str, _Look] = {
     "history": _history,
     "staged": lambda _base, snapshot, _sample: checks.never_active(snapshot),
     "texts": lambda _base, snapshot, sample: checks.texts(snapshot, sample=sample),
+    "glossary": lambda _base, snapshot, sample: checks.glossary(snapshot, sample=sample),
     "vectors": _vectors_of_catalog,
     "orphans": lambda _base, snapshot, _sample: checks.orphan_vectors(snapshot),
     "originals": lambda base, snapshot, sample: _originals(base, snapshot, sample=sample),
@@ -435,6 +441,11 @@ def _repair_texts(base: KnowledgeBase, found: Sequence[Damage]) -> None:
     mended = ("chunk-differs", "signature-differs")
     for target in dict.fromkeys(damage.target for damage in found if damage.code not in mended):
         _withdraw(base, *target)
+
+
+def _repair_glossary(base: KnowledgeBase, found: Sequence[Damage]) -> None:
+    with base.caches.still(), base.catalog.write() as connection:
+        repairs.spell_out_again(connection, dict(damage.target for damage in found))
 
 
 def _withdraw(base: KnowledgeBase, document_id: str, number: int | None) -> None:
@@ -553,6 +564,7 @@ _REPAIRS: dict[str, Callable[[KnowledgeBase, Sequence[Damage]], None]] = {
     "staged": _repair_staged,
     "originals": _repair_originals,
     "texts": _repair_texts,
+    "glossary": _repair_glossary,
     "vectors": _repair_vectors,
     "orphans": _repair_orphans,
     "answers": _repair_answers,

@@ -16,6 +16,7 @@ from rag.catalog.tables import aliases as table
 from rag.catalog.tables import facts
 from rag.knowledge import KnowledgeBase
 from rag.text.glossary import Alias, Translated, mine, names_in, translate
+from rag.upkeep.inspection import inspect, repair
 from rag.upkeep.retention import purge
 from tests.bases import Bases, file, found_texts, publish_text, runs_in, source_in
 from tests.fakes import HashEmbedder
@@ -181,3 +182,4 @@ def test_a_catalog_without_a_glossary_gets_one_and_a_second_start_does_nothing(b
     aliases.bring_up_to_date(base.catalog)
     with base.catalog.read() as snapshot:
         assert snapshot.execute(select(func.count()).select_from(table)).scalar_one() == 0, "it was complete"
+    assert all(item.repaired for item in repair(base, inspect(base))), "what was lost since then the doctor finds"

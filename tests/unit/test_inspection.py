@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag.catalog import answers, checks, jobs, versions
+from rag.catalog import aliases, answers, checks, jobs, knowledge, versions
 from rag.catalog.engine import last_change
 from rag.catalog.versions import sha256
 from rag.knowledge import KnowledgeBase
@@ -214,6 +214,11 @@ def other_signature(world: World) -> None:
     world.sql("UPDATE chunks SET signature = ? WHERE key = ?", signature(SAW), world.key())
 
 
+def other_names(world: World) -> None:
+    aliases.bring_up_to_date(world.base.catalog)
+    world.sql("INSERT INTO aliases (chunk_key, zh, en) VALUES (?, '电锯', 'drill')", world.key())
+
+
 def other_copy(world: World) -> None:
     world.sql("UPDATE chunks SET text = 'The drill weighs nothing.' WHERE key = ?", world.key())
 
@@ -388,6 +393,7 @@ PLANTED: list[tuple[Callable[[World], None], set[str], set[str]]] = [
     (outside, {"chunk-outside"}, {"document-withdrawn"}),
     (other_copy, {"chunk-differs"}, set()),
     (other_signature, {"signature-differs"}, set()),
+    (other_names, {"names-differ"}, set()),
     (other_heading, {"chunk-hash-differs"}, {"document-withdrawn"}),
     (no_places, {"places-damaged"}, {"document-withdrawn"}),
     (broken_places, {"places-damaged"}, {"document-withdrawn"}),
@@ -453,6 +459,23 @@ def test_a_chroma_that_does_not_find_its_own_vectors_is_rebuilt(world: World, mo
         assert codes(found) == {"chroma-blind"}
         assert [item.repaired for item in repair(world.base, found)] == [False]  # it is as torn as before
     assert [item.repaired for item in repair(world.base, found)] == [True]
+
+
+def test_names_that_were_lost_are_found_again_and_those_of_others_stay(world: World) -> None:
+    aliases.bring_up_to_date(world.base.catalog)
+    for name, text in (
+        ("a.txt", "退货政策（return policy）在第三章。"),
+        ("b.txt", "保修期（warranty period）为两年。"),
+    ):
+        publish_text(world.base, world.runs.collection, world.runs.source, name, text)
+    world.sql("DELETE FROM aliases WHERE en = 'return policy'")
+    found = inspect(world.base)
+    assert [(item.code, item.count) for item in found] == [("names-differ", 1)]
+    assert [item.repaired for item in repair(world.base, found)] == [True]
+    with world.base.catalog.read() as snapshot:
+        index = [item.index_id for item in knowledge.list_collections(snapshot)]
+        kept = aliases.find(snapshot, ["return policy", "warranty period"], index)
+    assert sorted(alias.zh for alias, _ in kept) == ["保修期", "退货政策"]
 
 
 def test_terms_that_hold_a_chunk_twice_are_rebuilt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
