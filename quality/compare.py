@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from quality import intervals
@@ -42,8 +42,11 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
+    """`left_out`: measures that meant something else when an older baseline was made, and are not compared."""
+
     changes: list[Change]
     flips: list[Flip]
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def worse(self) -> list[Change]:
@@ -78,7 +81,7 @@ def compare(baseline: Report, report: Report, *, tolerance: float = TOLERANCE, s
             for early, late in shared
             if early.failure != late.failure
         ]
-    return Comparison(changes, flips)
+    return Comparison(changes, flips, left_out=list(baseline.made.get("left_out", ())))
 
 
 def _by_group(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Record]]:

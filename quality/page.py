@@ -112,7 +112,7 @@ def _comparison(comparison: Mapping[str, Any] | None) -> str:
         return ""
     moved = [one for one in comparison["changes"] if one["change"]["value"] or one["worse"] or one["better"]]
     if not moved:
-        return "<h2>Against the baseline</h2><p>No measure moved.</p>"
+        return f"<h2>Against the baseline</h2><p>No measure moved.</p>{_left_out(comparison)}"
     figures = [(f"{one['metric']} · {one['dataset']} ({one['language']})", Figure(**one["change"])) for one in moved]
     reach = max(max(abs(figure.low), abs(figure.high)) for _, figure in figures)
     rows = "".join(
@@ -130,10 +130,15 @@ def _comparison(comparison: Mapping[str, Any] | None) -> str:
         for flip in comparison["flips"]
     )
     return (
-        f"<h2>Against the baseline</h2>{plots.forest(figures, low=-reach, high=reach)}"
+        f"<h2>Against the baseline</h2>{_left_out(comparison)}{plots.forest(figures, low=-reach, high=reach)}"
         f'<div class="wide"><table>{head}{rows}</table></div>'
         f"<details><summary>{len(comparison['flips'])} questions went another way</summary><ol>{flips}</ol></details>"
     )
+
+
+def _left_out(comparison: Mapping[str, Any]) -> str:
+    names = ", ".join(map(escape, comparison["left_out"]))
+    return f"<p>Not compared, for the baseline's version counted otherwise: {names}.</p>" if names else ""
 
 
 def _plots(groups: Sequence[Group]) -> str:

@@ -16,7 +16,9 @@ from quality.lines import whole_json
 from quality.run import Record
 from rag.errors import InvalidInput
 
-SCHEMA = "attest-eval/1"
+SCHEMA = "attest-eval/2"
+# Older ones that can be read, each with the measures that have changed their meaning since.
+_OLDER: Mapping[str, tuple[str, ...]] = {"attest-eval/1": ("exact_match", "f1")}
 
 # Measures that are a mean over questions, in the order in which they are shown. Of an answerable question that was
 # refused the answer counts as wrong; citations are those of the answers that were given.
@@ -67,7 +69,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`made` says how: time, version, seed, settings, embedder. `datasets` has the size of each."""
+    """`made` says how: time, version, seed, settings, embedder; of a report by an older version also `left_out`, the
+    measures that meant something else and are not in it any more. `datasets` has the size of each."""
 
     made: dict[str, Any]
     datasets: list[dict[str, Any]]
@@ -143,34 +146,39 @@ def save(report: Report, path: Path) -> None:
 
 
 def load(path: Path) -> Report:
-    """A report that was saved before. Raises InvalidInput for anything else, and NotFound where there is nothing."""
+    """A report that was saved before, by an older version too: without the measures that meant something else then.
+
+    Raises InvalidInput for anything else, and NotFound where there is nothing.
+    """
     content = whole_json(path)
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
+    if schema != SCHEMA and schema not in _OLDER:
         raise InvalidInput(
             f"{path} is no report of attest eval that can be compared: its schema is {schema!r}, not {SCHEMA!r}.",
             remedy="Make the baseline again: attest eval … --out FOLDER, and give its report.json.",
         )
+    left_out = _OLDER.get(schema, ())
     try:
         return Report(
-            made=content["made"],
+            made={**content["made"], "left_out": list(left_out)} if left_out else content["made"],
             datasets=content["datasets"],
-            groups=[_group_from(group) for group in content["groups"]],
-            questions=[Record(**_known(record)) for record in content["questions"]],
+            groups=[_group_from(group, left_out) for group in content["groups"]],
+            questions=[Record(**_known(record, left_out)) for record in content["questions"]],
             comparison=content.get("comparison"),
         )
     except (KeyError, TypeError) as problem:
         raise InvalidInput(f"{path} is damaged: {problem}.", remedy="Make the baseline again.") from problem
 
 
-def _group_from(content: Mapping[str, Any]) -> Group:
-    metrics = {name: Figure(**figure) for name, figure in content["metrics"].items()}
+def _group_from(content: Mapping[str, Any], left_out: Sequence[str]) -> Group:
+    metrics = {name: Figure(**figure) for name, figure in content["metrics"].items() if name not in left_out}
     return Group(**{**content, "metrics": metrics})
 
 
-def _known(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Without fields that a later release may have added."""
-    return {name: value for name, value in record.items() if name in _FIELDS}
+def _known(record: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """Without fields that a later release may have added, and without measures that meant something else."""
+    known = {name: value for name, value in record.items() if name in _FIELDS}
+    return {**known, "measures": {name: value for name, value in record["measures"].items() if name not in left_out}}
 
 
 _FIELDS = frozenset(get_type_hints(Record))

@@ -216,6 +216,8 @@ def _changes(comparison: Comparison) -> None:
 
     moved = [one for one in comparison.changes if one.change.value or one.worse or one.better]
     hint(f"\nAgainst the baseline: {len(moved)} of {len(comparison.changes)} measures moved")
+    if comparison.left_out:
+        hint(f"Not compared, for the baseline's version counted otherwise: {', '.join(comparison.left_out)}")
     rows = [
         (
             one.dataset,

@@ -176,7 +176,7 @@ def test_a_collection_of_ones_own_is_asked_through_the_service(run: Run, tmp_pat
     code, out, err = run("eval", questions, "-c", "own", "--json")
     assert code == 0, err
     report = json.loads(out)
-    assert report["schema"] == "attest-eval/1"
+    assert report["schema"] == "attest-eval/2"
     assert report["made"]["service"]["collection"] == "own"
     by_text = {record["question"]: record for record in report["questions"]}
     for _, text, _, gold in ASKED:

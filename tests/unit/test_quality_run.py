@@ -345,6 +345,21 @@ def test_what_is_no_report_is_refused_before_the_work(tmp_path: Path, content: s
         reports.load(tmp_path / "none.json")
 
 
+def test_a_baseline_of_an_older_version_is_compared_without_what_meant_something_else(tmp_path: Path) -> None:
+    report = _report(_records())
+    assert any("f1" in record.measures for record in report.questions)
+    content = {**reports.to_json(report), "schema": "attest-eval/1"}
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    comparison = compare(reports.load(tmp_path / "report.json"), report)
+    compared = {change.metric for change in comparison.changes}
+    assert "contains_gold" in compared
+    assert not compared & {"exact_match", "f1"}
+    assert comparison.left_out == ["exact_match", "f1"]
+    assert comparison.to_json()["left_out"] == ["exact_match", "f1"]
+    assert compare(report, report).left_out == []
+    assert "exact_match, f1" in page(replace(report, comparison=comparison.to_json()))
+
+
 # ── two runs ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -442,4 +457,4 @@ def test_every_failure_is_on_the_page_with_what_was_found_and_can_be_picked_by_i
 
 
 def test_a_report_is_json_through_and_through() -> None:
-    assert json.loads(json.dumps(reports.to_json(_report(_records()))))["schema"] == "attest-eval/1"
+    assert json.loads(json.dumps(reports.to_json(_report(_records()))))["schema"] == "attest-eval/2"
