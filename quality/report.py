@@ -151,8 +151,8 @@ def load(path: Path) -> Report:
     Raises InvalidInput for anything else, and NotFound where there is nothing.
     """
     content = whole_json(path)
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA and schema not in _OLDER:
+    schema = str(content.get("schema")) if isinstance(content, dict) else None
+    if schema is None or (schema != SCHEMA and schema not in _OLDER):
         raise InvalidInput(
             f"{path} is no report of attest eval that can be compared: its schema is {schema!r}, not {SCHEMA!r}.",
             remedy="Make the baseline again: attest eval … --out FOLDER, and give its report.json.",
