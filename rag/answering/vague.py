@@ -68,12 +68,12 @@ def vague(question: str, found: Found, *, enough: bool) -> tuple[Reading, ...]:
 
 def explain_vague(found: Found, readings: tuple[Reading, ...], *, language: str) -> tuple[str, Refusal]:
     """What to say instead of an answer, and the same as a value."""
+    about = any(word.weight and not is_weak(word) for word in found.keywords)
     if language == "zh":
-        reason = "这个问题太笼统，文档中有多处与它有关。您想问的是：" + "；".join(item.question for item in readings)
+        reason = f"这个问题太笼统{'，文档中有多处与它有关' if about else ''}。您想问的是："
     else:
-        reason = "That is too vague to answer from one passage. Did you mean: " + " ".join(
-            item.question for item in readings
-        )
+        reason = "That is too vague to answer from one passage. Did you mean:"
+    reason += "".join(f"\n- {item.question}" for item in readings)
     return reason, Refusal(reason, found.searched, (), readings=readings, kind="vague")
 
 

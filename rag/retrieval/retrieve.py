@@ -146,7 +146,16 @@ def _weighing(question: str, snapshot: Connection, collections: Sequence[Collect
 
 def _but_when(words: tuple[Keyword, ...], ranked: Sequence[Hit], when: TimeAsked) -> tuple[Keyword, ...]:
     """The words that a passage must have: where its document's date says when, it need not say so again."""
-    return tuple(word for word in words if word.text in when.rest) if answers_when(ranked, when) else words
+    if not answers_when(ranked, when):
+        return words
+    return tuple(word for word in words if word.text in when.rest or _says_more(word, when))
+
+
+def _says_more(word: Keyword, when: TimeAsked) -> bool:
+    """Whether a time is only a part of the word, as in 今天天气, which jieba takes for one."""
+    text = word.text
+    parts = (part for at in range(2, len(text) - 1) for part in (text[:at], text[at:]))
+    return word.chinese and any(part in when.rest for part in parts)
 
 
 def _behind(best: Sequence[Hit], ranked: Sequence[Hit]) -> tuple[Hit, ...]:

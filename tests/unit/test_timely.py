@@ -245,6 +245,10 @@ class TestThroughTheKnowledgeBase:
             right += found.hits[0].uri == f"files/{row['gold']}"
         assert right >= 0.85 * len(asked)
 
+    def test_a_word_that_says_more_than_a_time_must_be_there(self, base: KnowledgeBase) -> None:
+        found = retrieve("今天天气怎么样？", base=base, collections=base.collections([]), k=5, today=TODAY)
+        assert [word.text for word in found.keywords] == ["今天天气"]
+
     def test_today_is_the_day_that_is_asked_about_unless_another_is_said(self, base: KnowledgeBase) -> None:
         def first(today: date | None, as_of: datetime | None = None) -> str:
             asked = "What did a garage permit on the campus cost last year?"

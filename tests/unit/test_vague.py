@@ -104,6 +104,12 @@ def test_a_question_without_a_content_word_gets_readings_where_nothing_answers_i
     answer = ask(base, "Tell me more")
     assert answer.refusal is not None
     assert answer.refusal.readings
+    assert answer.answer.split("\n- ")[1:] == [item.question for item in answer.refusal.readings], "each on its line"
+
+
+def test_what_has_no_content_word_is_not_said_to_stand_in_the_documents(base: KnowledgeBase) -> None:
+    assert "多处" in ask(base, "介绍一下限额").answer
+    assert "多处" not in ask(base, "请问一下？").answer
 
 
 def test_a_model_is_not_asked_to_guess(base: KnowledgeBase) -> None:
