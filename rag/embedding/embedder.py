@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag.embedding import model_files
-from rag.embedding.runtimes.choice import Runtime, exported_runtime, unit
+from rag.embedding.runtimes.agreement import unit
+from rag.embedding.runtimes.choice import Runtime, exported_runtime
+from rag.embedding.runtimes.exported import whole_tokenizer
 from rag.errors import Unavailable
 from rag.ports import Vectors
 from rag.text.language import canonical
@@ -149,7 +151,12 @@ class SentenceTransformerEmbedder:
         found = None
         if self._cache is not None and self._device is None:
             found = exported_runtime(
-                self._wanted, model=self._folder, identity=self.identity, window=self.window, cache=self._cache
+                self._wanted,
+                model=self._folder,
+                identity=self.identity,
+                window=self.window,
+                cache=self._cache,
+                tokenizer=lambda: self._tokenizer,
             )
         return found or self._reference
 
@@ -178,22 +185,16 @@ class SentenceTransformerEmbedder:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from tokenizers import Tokenizer
-
+        """Ours alone: the model's own switches truncation on and off while threads use it, and the packaged file pads
+        every text to 128 tokens."""
         with self._loading:
             file = self._folder / "tokenizer.json"
             if file.is_file():
-                tokenizer = Tokenizer.from_file(str(file))
-            else:
-                fast = self._reference.tokenizer()
-                if fast is None:
-                    raise Unavailable(f"The embedder {self._given} has no fast tokenizer.", remedy=model_files.REMEDY)
-                tokenizer = Tokenizer.from_str(fast.to_str())
-        # Ours alone, and never changed again: the model's own switches truncation on and off while threads use it,
-        # and the packaged file pads every text to 128 tokens.
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
+                return whole_tokenizer(file.read_text("utf-8"))
+            fast = self._reference.tokenizer()
+            if fast is None:
+                raise Unavailable(f"The embedder {self._given} has no fast tokenizer.", remedy=model_files.REMEDY)
+            return whole_tokenizer(fast.to_str())
 
 
 class _Turns:

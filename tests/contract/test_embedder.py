@@ -17,6 +17,7 @@ import pytest
 
 from rag.embedding.embedder import SentenceTransformerEmbedder, _Questions, _Turns
 from rag.embedding.runtimes.export import EXPECTED
+from rag.embedding.runtimes.prepare import Kept
 from rag.errors import Unavailable
 from rag.ports import Embedder, Vectors
 from tests.fakes import HashEmbedder
@@ -36,6 +37,16 @@ RUNTIMES = ["torch", "onnx", "openvino"]
 
 def prepared(runtime: str) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(cache=Path(os.environ["ATTEST_MODEL_CACHE"]), runtime=runtime)
+
+
+def copy_prepared(cache: Path) -> Path:
+    """What was prepared of the default embedder, in a cache of its own; returns the folder of that model."""
+    for runtime in RUNTIMES[1:]:
+        prepared(runtime).embed_query("prepared by now")
+    [folder] = [
+        item for item in Path(os.environ["ATTEST_MODEL_CACHE"]).glob(f"{prepared('onnx').identity}-*") if item.is_dir()
+    ]
+    return Path(shutil.copytree(folder, cache / folder.name))
 
 
 @pytest.fixture(scope="module", params=["hash", *(pytest.param(name, marks=pytest.mark.models) for name in RUNTIMES)])
@@ -176,19 +187,65 @@ assert got
     def test_a_runtime_that_gives_other_vectors_is_not_used(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        embedder = prepared("onnx")
-        embedder.embed_query("prepared by now")
-        [folder] = [
-            item for item in Path(os.environ["ATTEST_MODEL_CACHE"]).glob(f"{embedder.identity}-*") if item.is_dir()
-        ]
-        other = tmp_path / folder.name
-        shutil.copytree(folder, other)
+        other = copy_prepared(tmp_path)
         expected = dict(np.load(other / EXPECTED))
         np.savez(other / EXPECTED, passages=expected["passages"][::-1], questions=expected["questions"])
         suspicious = SentenceTransformerEmbedder(cache=tmp_path, runtime="onnx")
         suspicious.embed_query("leave")
         assert str(suspicious.runtime).startswith("torch")
         assert "gives other vectors" in caplog.text
+
+    def test_what_was_found_out_once_is_not_found_out_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copy_prepared(tmp_path)
+
+        def fail(*arguments: object, **_: object) -> subprocess.CompletedProcess[str]:
+            raise AssertionError(f"{arguments} was run")
+
+        monkeypatch.setattr("rag.embedding.runtimes.choice.subprocess.run", fail)
+        for runtime in RUNTIMES[1:]:
+            embedder = SentenceTransformerEmbedder(cache=tmp_path, runtime=runtime)
+            embedder.embed_query("leave")
+            assert runtime in str(embedder.runtime)
+
+    def test_a_damaged_file_is_made_anew(self, tmp_path: Path) -> None:
+        folder = copy_prepared(tmp_path)
+        [blob] = folder.glob("openvino-*.blob")
+        whole = blob.stat().st_size
+        blob.write_bytes(b"torn")
+        stale = folder / "openvino-of-another-version.blob"
+        stale.write_bytes(b"")
+        embedder = SentenceTransformerEmbedder(cache=tmp_path, runtime="openvino")
+        expected = prepared("openvino").embed_query("leave")
+        assert embedder.embed_query("leave") @ expected == pytest.approx(1.0, abs=1e-3)
+        assert "openvino" in str(embedder.runtime)
+        assert blob.stat().st_size == pytest.approx(whole, rel=0.01)
+        assert not stale.exists()
+
+    def test_what_is_kept_is_for_one_machine_and_one_version(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = copy_prepared(tmp_path)
+        assert Kept("openvino", folder).problem == ""
+        with monkeypatch.context() as other:
+            other.setattr("rag.embedding.runtimes.prepare._cpu", lambda: "flags: fewer")
+            assert Kept("openvino", folder).problem is None
+        with monkeypatch.context() as other:
+            other.setattr("rag.embedding.runtimes.prepare.metadata.version", lambda _name: "0.1")
+            assert Kept("openvino", folder).problem is None
+        assert Kept("openvino", folder).problem == ""
+
+    def test_a_runtime_that_no_longer_agrees_is_found_out_about_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        copy_prepared(tmp_path)
+        agrees = iter(["cosine 0.1000", ""])
+        monkeypatch.setattr("rag.embedding.runtimes.choice.quick_disagreement", lambda *_: next(agrees))
+        embedder = SentenceTransformerEmbedder(cache=tmp_path, runtime="onnx")
+        embedder.embed_query("leave")
+        assert "onnx" in str(embedder.runtime)
+        assert "than it did (cosine 0.1000)" in caplog.text
 
     def test_the_default_is_known_without_loading_torch(self) -> None:
         code = (

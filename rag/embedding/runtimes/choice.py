@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-import numpy as np
-
-from rag.embedding.model_files import modules, prompts_of, read_json
+from rag.embedding.model_files import modules, read_json
 from rag.embedding.runtimes import export
-from rag.embedding.runtimes.exported import Exported, Run, cores, onnx_session, openvino_session
+from rag.embedding.runtimes.agreement import quick_disagreement
+from rag.embedding.runtimes.exported import Exported
+from rag.embedding.runtimes.prepare import PACKAGES, Kept
 from rag.ports import Vectors
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EXPORTED: Final = frozenset({"Transformer", "Pooling", "Dense", "Normalize"})
-_EXPORT_SECONDS: Final = 600
-# Cosines with what sentence-transformers makes of the same texts. fp32 measured 1.0000, bf16 .9999 and more.
-_LEAST_COSINE: Final = 0.999
-_LEAST_AGREEMENT: Final = 0.9  # of the five nearest
+_CHILD_SECONDS: Final = 600
 
 
 class Runtime(Protocol):
@@ -45,17 +42,18 @@ class Runtime(Protocol):
         ...
 
 
-_SESSIONS: Final[dict[str, Callable[[Path, int], tuple[str, Run]]]] = {
-    "onnx": onnx_session,
-    "openvino": openvino_session,
-}
-
-
 def exported_runtime(
-    wanted: str, *, model: Path, identity: str, window: int, cache: Path, threads: int | None = None
+    wanted: str,
+    *,
+    model: Path,
+    identity: str,
+    window: int,
+    cache: Path,
+    tokenizer: Callable[[], Tokenizer],
+    threads: int | None = None,
 ) -> Exported | None:
     """What runs the model without torch; None where torch is wanted, is faster (a GPU), or alone can run it. The reason
-    is in the log."""
+    is in the log. `tokenizer` is the model's own, and neither pads nor cuts."""
     kinds = _kinds(wanted)
     if not kinds:
         return None
@@ -66,28 +64,21 @@ def exported_runtime(
     if not _is_there(folder, model, window=window):
         return None
     for kind in kinds:
-        try:
-            name, run = _SESSIONS[kind](folder, threads or cores())
-            runtime = Exported(name, threads or cores(), run, _tokenizer(model, window), prompts_of(model))
-            if problem := _disagreement(runtime, folder):
-                log.warning("%s gives other vectors for %s than sentence-transformers (%s).", name, model.name, problem)
-                continue
-        except Exception:  # a library that does not fit this CPU, a file that it cannot read: the next one may
-            log.exception("%s could not be run by %s", model.name, kind)
-            continue
-        return runtime
+        runtime = _opened(kind, folder, model, window=window, tokenizer=tokenizer, threads=threads)
+        if runtime is not None:
+            return runtime
     return None
 
 
 def _kinds(wanted: str) -> list[str]:
     if wanted == "torch":
         return []
-    if wanted in _SESSIONS:
+    if wanted in PACKAGES:
         return [wanted]
     if _has_gpu():
         return []
     both = ["openvino", "onnx"] if _computes_bf16() else ["onnx", "openvino"]
-    return [kind for kind in both if find_spec("onnxruntime" if kind == "onnx" else kind)]
+    return [kind for kind in both if find_spec(PACKAGES[kind])]
 
 
 def _has_gpu() -> bool:
@@ -125,14 +116,7 @@ def _is_there(folder: Path, model: Path, *, window: int) -> bool:
     if failed.is_file():
         return False
     log.info("Preparing %s for this machine; this is done once.", model.name)
-    command = [sys.executable, "-m", "rag.embedding.runtimes.export", str(model), str(folder), str(window)]
-    try:
-        done = subprocess.run(  # noqa: S603  # our own module, and paths
-            command, check=False, capture_output=True, text=True, timeout=_EXPORT_SECONDS, errors="replace"
-        )
-        problem = "" if done.returncode == 0 else done.stderr.strip()[-2_000:] or f"exit status {done.returncode}"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        problem = str(error)
+    problem = _child("export", str(model), str(folder), str(window))
     if (folder / export.ENCODER).is_file():
         return True
     log.warning("%s cannot be exported and is run by torch: %s", model.name, problem.splitlines()[-1:])
@@ -141,34 +125,40 @@ def _is_there(folder: Path, model: Path, *, window: int) -> bool:
     return False
 
 
-def _tokenizer(model: Path, window: int) -> Tokenizer:
-    from tokenizers import Tokenizer
+def _opened(
+    kind: str, folder: Path, model: Path, *, window: int, tokenizer: Callable[[], Tokenizer], threads: int | None
+) -> Exported | None:
+    """By what is kept of the library, which a child finds out where it is not known yet, or is not true any more."""
+    kept = Kept(kind, folder)
+    for _attempt in range(2):
+        if kept.problem is None and (failure := _child("prepare", kind, str(model), str(folder), str(window))):
+            log.warning("%s could not be run by %s: %s", model.name, kind, failure.splitlines()[-1:])
+            return None
+        if kept.problem:
+            log.warning(
+                "%s gives other vectors for %s than sentence-transformers (%s).", kind, model.name, kept.problem
+            )
+            return None
+        try:
+            runtime = kept.open(model, window=window, tokenizer=tokenizer(), threads=threads)
+            problem = quick_disagreement(runtime, folder)
+        except Exception:  # a library that does not fit this CPU, a file that it cannot read: the next one may
+            log.exception("%s could not be run by %s", model.name, kind)
+        else:
+            if not problem:
+                return runtime
+            log.warning("%s gives other vectors for %s than it did (%s).", runtime.name, model.name, problem)
+        kept.forget()
+    return None
 
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(window)
-    return tokenizer
 
-
-def _disagreement(runtime: Exported, folder: Path) -> str:
-    """How its vectors differ from the library's own, where that is too much."""
-    expected = np.load(folder / export.EXPECTED)
-    for asked in (False, True):
-        theirs = unit(expected["questions" if asked else "passages"])
-        # One by one: OpenVINO keeps room for the largest batch that it ever saw.
-        ours = unit(np.concatenate([runtime.encode([text], query=asked) for text in export.PROBES]))
-        worst = float((theirs * ours).sum(axis=1).min())
-        if worst < _LEAST_COSINE:
-            return f"cosine {worst:.4f}"
-        nearest = [np.argsort(-(side @ side.T), axis=1, kind="stable")[:, :5] for side in (theirs, ours)]
-        same = np.mean([len({*one} & {*other}) / 5 for one, other in zip(*nearest, strict=True)])
-        if same < _LEAST_AGREEMENT:
-            return f"{same:.2f} of the five nearest are the same"
-    return ""
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Each row with length 1, in float32."""
-    single = np.asarray(vectors, dtype=np.float32)
-    scaled: Vectors = single / np.maximum(np.linalg.norm(single, axis=1, keepdims=True), 1e-12)
-    return scaled
+def _child(module: str, *arguments: str) -> str:
+    """Run a module beside this one in a process of its own. What went wrong, empty where nothing did."""
+    command = [sys.executable, "-m", f"rag.embedding.runtimes.{module}", *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603  # our own module, and paths
+            command, check=False, capture_output=True, text=True, timeout=_CHILD_SECONDS, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else done.stderr.strip()[-2_000:] or f"exit status {done.returncode}"
