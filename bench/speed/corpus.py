@@ -18,7 +18,7 @@ from ingest.readers.options import ReadOptions
 CountTokens = Callable[[Sequence[str]], list[int]]
 DATA = Path(__file__).parents[2] / "data"
 _SETS = ("squad_en", "cmrc_zh")
-_PDFS = ("tracemonkey.pdf", "two_column_lorem.pdf")
+PDFS = ("tracemonkey.pdf", "two_column_lorem.pdf")
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,16 @@ class Corpus:
         }
 
 
-def build(folder: Path, *, documents: int, evaluation: Path | None) -> Corpus:
-    """`documents` text files, half of them English and half Chinese, and a few PDFs."""
+def build(folder: Path, *, documents: int, evaluation: Path | None, pdfs: Sequence[str] = PDFS) -> Corpus:
+    """`documents` text files, half of them English and half Chinese, and a few PDFs: those of the names, of the
+    evaluation pack."""
     folder.mkdir(parents=True)
     if evaluation is None:
         name, asked = "data/ multiplied", _multiplied(folder, documents)
     else:
         name = "paragraphs of SQuAD 2.0 and CMRC 2018, PDFs"
         asked = [one for which in _SETS for one in _paragraphs(evaluation / which, folder, documents // len(_SETS))]
-        for pdf in _PDFS:
+        for pdf in pdfs:
             shutil.copyfile(evaluation / "pdf" / "files" / pdf, folder / pdf)
     distinct = {one.text: one for one in asked}
     questions = list(distinct.values())

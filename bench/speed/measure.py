@@ -72,7 +72,7 @@ def _first(
 def _second(
     contestant: Contestant, corpus: Corpus, files: Path, store: Path, *, asked: tuple[int, ...]
 ) -> dict[str, float]:
-    warming, *groups = _shared_out(corpus.questions, asked)
+    warming, *groups = shared_out(corpus.questions, asked)
     began = time.perf_counter()
     with contestant.running(files, store, top_k=TOP_K) as running, watched_memory(running.pid) as memory:
         found = {"start s": time.perf_counter() - began}
@@ -101,7 +101,7 @@ def _read(running: Running) -> dict[str, float]:
     return {"PDF pages / s": pages / wall, "PDF pages / CPU s": pages / max(cpu, 0.01)}
 
 
-def _shared_out(questions: Sequence[Asked], asked: tuple[int, ...]) -> tuple[Sequence[Asked], ...]:
+def shared_out(questions: Sequence[Asked], asked: tuple[int, ...]) -> tuple[Sequence[Asked], ...]:
     """No question twice: a cache of questions would answer it."""
     ends = list(accumulate(asked, initial=_WARMING))
     if len(questions) < ends[-1]:

@@ -28,7 +28,7 @@ from bench.peers.run import environment
 from bench.speed import report
 from bench.speed.contestants import ROOT, Contestant
 from bench.speed.corpus import Corpus, build
-from bench.speed.measure import CLIENTS, one_round
+from bench.speed.measure import CLIENTS, one_round, shared_out
 from bench.speed.processes import settled_cpu_seconds
 from bench.speed.roofline import Products, measured
 from rag.embedding.embedder import SentenceTransformerEmbedder
@@ -46,6 +46,7 @@ def main() -> None:
         corpus = build(
             folder / "corpus", documents=options.documents, evaluation=Path(evaluation) if evaluation else None
         )
+        shared_out(corpus.questions, options.questions)  # raises now, and not in an hour, where there are too few
         about = _about(corpus, options)  # now: what is measured is what lies there now
         models = folder / "models"
         first = _first_start(Contestant(OURS, settings={"ATTEST_MODEL_CACHE": str(models)}), corpus, folder / "first")
@@ -87,6 +88,7 @@ def _options() -> argparse.Namespace:
         "--questions", type=int, nargs=len(CLIENTS), default=(60, 160, 160), help="By 1, 8 and 32 clients."
     )
     parser.add_argument("--peers", nargs="*", choices=list(NAMES), default=list(NAMES))
+    parser.add_argument("--without-torch", action="store_true", help="Leave out Attest as it runs on torch.")
     parser.add_argument("--environments", type=Path, default=HERE.parent / "peers" / ".venvs")
     parser.add_argument("--torch-index", help="Another package index for the peers' torch.")
     parser.add_argument("--compare", type=Path, help="The JSON of an earlier run: print now by then.")
@@ -104,10 +106,11 @@ def _contestants(options: argparse.Namespace, models: Path) -> Sequence[Contesta
         )
         for peer in options.peers
     ]
+    torch = Contestant(f"{OURS}, torch", settings=prepared | {"ATTEST_RUNTIME": "torch"})
     return (
         Contestant(OURS, settings=prepared),
         Contestant(f"{OURS}, in process", worker="use_attest.py", settings=prepared, syncs=False),
-        Contestant(f"{OURS}, torch", settings=prepared | {"ATTEST_RUNTIME": "torch"}),
+        *(() if options.without_torch else (torch,)),
         *peers,
     )
 
