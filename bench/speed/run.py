@@ -27,7 +27,7 @@ from typing import Any
 from bench.peers.run import environment
 from bench.speed import report
 from bench.speed.contestants import ROOT, Contestant
-from bench.speed.corpus import Corpus, build
+from bench.speed.corpus import PDFS, Corpus, build
 from bench.speed.measure import CLIENTS, one_round, shared_out
 from bench.speed.processes import settled_cpu_seconds
 from bench.speed.roofline import Products, measured
@@ -44,7 +44,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         corpus = build(
-            folder / "corpus", documents=options.documents, evaluation=Path(evaluation) if evaluation else None
+            folder / "corpus",
+            documents=options.documents,
+            evaluation=Path(evaluation) if evaluation else None,
+            pdfs=options.pdfs,
         )
         shared_out(corpus.questions, options.questions)  # raises now, and not in an hour, where there are too few
         about = _about(corpus, options)  # now: what is measured is what lies there now
@@ -86,6 +89,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=400, help="Text files, besides the PDFs.")
     parser.add_argument(
         "--questions", type=int, nargs=len(CLIENTS), default=(60, 160, 160), help="By 1, 8 and 32 clients."
+    )
+    parser.add_argument(
+        "--pdfs", nargs="+", default=PDFS, help="Of the evaluation pack: tracemonkey.pdf takes longest."
     )
     parser.add_argument("--peers", nargs="*", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--without-torch", action="store_true", help="Leave out Attest as it runs on torch.")
