@@ -187,17 +187,18 @@ def _grown(folder: Path, texts: Sequence[str], sizes: Sequence[int], *, rebuild_
         questions = _questions(texts)
         written = present = 0
         for size in sizes:
+            spent, seconds, before = 0.0, 0.0, present
             while present < size:
-                more = max(1, math.ceil((size - present) / (present / written if written else 10.0)))
+                more = max(1, math.ceil((size - present) / (present / written if written else 15.0)))
                 for number in range(written, written + more):
                     (files / f"{number:06}.txt").write_text(_mixed(texts, number), "utf-8")
-                written, before = written + more, present
-                spent, seconds = _timed(sync)
-                present = chunks()
-                if present >= size or present - before > size / 2:  # not that of the few that were missing
-                    step = spent, seconds, present - before
+                written += more
+                cpu, wall = _timed(sync)
+                spent, seconds, present = spent + cpu, seconds + wall, chunks()
             row: Row = {"chunks": present, "documents": written}
-            row["ingest CPU ms / chunk"], row["ingest ms / chunk"] = (one * 1000 / step[2] for one in step[:2])
+            row["ingest CPU ms / chunk"], row["ingest ms / chunk"] = (
+                one * 1000 / (present - before) for one in (spent, seconds)
+            )
             time.sleep(2.5)  # what was written last is looked at once more
             sync()
             row["re-sync CPU s"], row["re-sync s"] = _timed(sync)
