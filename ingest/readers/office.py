@@ -62,6 +62,10 @@ def corrupt(what: str, error: Exception) -> DocumentError:
     )
 
 
+# When the templates of python-docx and python-pptx were saved: files that programs make with them keep it.
+_TEMPLATES = (datetime(2013, 12, 23, 23, 15), datetime(2013, 1, 27, 9, 15, 58))
+
+
 def about(properties: Any) -> tuple[str | None, dict[str, MetadataValue]]:
     """Title and metadata of an Office file's core properties; what only names the program is left out."""
     metadata: dict[str, MetadataValue] = {}
@@ -69,7 +73,7 @@ def about(properties: Any) -> tuple[str | None, dict[str, MetadataValue]]:
     if author and author not in ("python-docx", "python-pptx", "openpyxl", "Steve Canny"):  # set by the libraries
         metadata["author"] = author
     changed = getattr(properties, "modified", None) or getattr(properties, "created", None)
-    if isinstance(changed, datetime):
+    if isinstance(changed, datetime) and changed.replace(tzinfo=None) not in _TEMPLATES:
         metadata["date"] = changed.date()
     title = (properties.title or "").strip()
     # What the programs write when nobody did.

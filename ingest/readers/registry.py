@@ -36,8 +36,8 @@ _READERS = (
         "markdown", 1, "markdown:read_markdown", (".md", ".markdown", ".mdown"), ("text/markdown", "text/x-markdown")
     ),
     Reader("text", 1, "text:read_text", (".txt", ".text", ".log", ".rst"), ("text/plain",)),
-    Reader("docx", 1, "office:read_docx", (".docx",), (f"{_OFFICE}.wordprocessingml.document",)),
-    Reader("pptx", 1, "slides:read_pptx", (".pptx", ".pptm"), (f"{_OFFICE}.presentationml.presentation",)),
+    Reader("docx", 2, "office:read_docx", (".docx",), (f"{_OFFICE}.wordprocessingml.document",)),
+    Reader("pptx", 2, "slides:read_pptx", (".pptx", ".pptm"), (f"{_OFFICE}.presentationml.presentation",)),
     Reader("xlsx", 1, "tables:read_xlsx", (".xlsx", ".xlsm", ".xltx"), (f"{_OFFICE}.spreadsheetml.sheet",)),
     Reader("csv", 1, "tables:read_csv", (".csv", ".tsv", ".tab"), ("text/csv", "text/tab-separated-values")),
     Reader("json", 1, "records:read_json", (".json",), ("application/json", "application/ld+json")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from io import BytesIO
 from typing import Any
 
@@ -17,6 +17,7 @@ from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
 from ingest.readers.numbering import in_format
+from ingest.readers.office import about
 from rag.errors import DocumentError
 from tests.parsed_checks import block_with, parse, text_of, texts
 
@@ -54,6 +55,14 @@ def test_word_is_read_in_document_order() -> None:
     assert block_with(parsed, "After").section == ("Terms", "Details")
     assert block_with(parsed, "South").row == "3"
     assert (parsed.title, parsed.metadata["author"], str(parsed.metadata["date"])) == ("劳动合同", "王明", "2024-03-01")
+
+
+@pytest.mark.parametrize("made", [docx.Document, pptx.Presentation])
+def test_the_day_on_which_a_librarys_template_was_saved_is_no_date_of_the_document(made: Any) -> None:
+    document = made()
+    assert "date" not in about(document.core_properties)[1]
+    document.core_properties.modified = datetime(2024, 3, 1)
+    assert about(document.core_properties)[1]["date"] == date(2024, 3, 1)
 
 
 def test_chinese_heading_styles_are_headings() -> None:
