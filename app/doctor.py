@@ -82,6 +82,8 @@ def _caches(service: Service) -> tuple[Level, str]:
         return "problem", "; ".join(lines) + ". attest doctor --deep --repair writes them anew."
     if caches.vectors_problem:
         return "note", f"Vectors are searched exactly, because Chroma does not answer: {caches.vectors_problem}"
+    if not caches.vectors_attached:
+        return "ok", "The terms hold what the catalog says. Vectors are searched exactly, without Chroma."
     return "ok", "Chroma and the terms hold what the catalog says."
 
 

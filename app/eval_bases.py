@@ -64,7 +64,7 @@ class DatasetBases:
             base = open_knowledge_base(settings, embedder=embedder)
             try:
                 base.caches.attach_terms()
-                base.caches.attach_vectors()
+                base.caches.attach()
                 if fresh:
                     _fill(base, dataset.documents, target_tokens=self.settings.chunk_tokens, moved=moved)
                     about = {"dataset": dataset.name, "documents": len(dataset.documents), "embedder": embedder.name}

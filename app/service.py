@@ -135,7 +135,7 @@ class Service:
                 if started:
                     self.base.caches.catch_up()
                 else:
-                    self.base.caches.attach_vectors()
+                    self.base.caches.attach()
             except Exception:  # a thread has nobody above it; exact search goes on answering
                 log.exception("Chroma could not be attached")
             if not started:
@@ -194,7 +194,7 @@ class Service:
         return self.base.caches.terms_ready and self.embedder_problem is None
 
     def _attaching_still(self) -> bool:
-        return not self.base.caches.vectors_attached
+        return not self.base.caches.vectors_ready
 
     def close(self) -> None:
         self._closing.set()

@@ -52,6 +52,13 @@ class Settings(BaseSettings):
         None, description="A Chroma server, as http://host:port. Default: embedded in the data folder."
     )
 
+    exact_vectors: int = Field(
+        20_000,
+        ge=0,
+        description="Up to so many passages, of all collections together, vectors are searched exactly and Chroma is "
+        "not loaded. 0: Chroma from the first one on. A Chroma server is always used.",
+    )
+
     llm: str = Field(
         "none", description="`none`, `openai:MODEL`, `transformers:NAME_OR_PATH`, or any `provider:MODEL` of LangChain."
     )

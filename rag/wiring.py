@@ -33,7 +33,7 @@ _CATALOG = "catalog.sqlite"
 
 def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None) -> KnowledgeBase:
     """The knowledge base in the data folder. The caller owns the folder (`rag.storage.owner`). Quick: no model is
-    loaded and Chroma is not touched; `caches.attach_terms` and `caches.attach_vectors` come next."""
+    loaded and Chroma is not touched; `caches.attach_terms` and `caches.attach` come next."""
     folder = settings.data_dir
     catalog = Catalog(folder / _CATALOG)
     chroma_folder = folder / "chroma"
@@ -44,6 +44,8 @@ def open_knowledge_base(settings: Settings, *, embedder: Embedder | None = None)
         catalog,
         vectors=vectors,
         terms=TantivyIndex(path=folder / "terms"),
+        # A server was chosen to be used.
+        exact_up_to=0 if settings.chroma_url else settings.exact_vectors,
         prepare_vectors=(lambda: None) if settings.chroma_url else (lambda: _set_torn_folder_aside(chroma_folder)),
     )
     return KnowledgeBase(
@@ -83,7 +85,7 @@ def ready_knowledge_base(data_dir: Path, *, embedder: Embedder | None = None) ->
         base = open_knowledge_base(Settings(data_dir=data_dir), embedder=embedder)
         try:
             base.caches.attach_terms()
-            base.caches.attach_vectors()
+            base.caches.attach()
             yield base
         finally:
             base.caches.close()

@@ -42,6 +42,7 @@ class Bases:
     vectors: VectorIndex = field(default_factory=MemoryVectors)
     terms: TermIndex = field(default_factory=MemoryTerms)
     embedder: HashEmbedder = field(default_factory=HashEmbedder)
+    exact_up_to: int = 0
     _open: list[KnowledgeBase] = field(default_factory=list)
 
     def open(self, *, attach: bool = True) -> KnowledgeBase:
@@ -50,12 +51,12 @@ class Bases:
             path.write_bytes(_migrated())
         catalog = Catalog(path)
         _without_fsync(catalog)
-        caches = Caches(catalog, vectors=self.vectors, terms=self.terms)
+        caches = Caches(catalog, vectors=self.vectors, terms=self.terms, exact_up_to=self.exact_up_to)
         base = KnowledgeBase(catalog, caches, Originals(self.folder / "originals"), self.embedder)
         self._open.append(base)
         caches.attach_terms()
         if attach:
-            assert caches.attach_vectors()
+            assert caches.attach()
         return base
 
     def assert_sound(self, *, staged: bool = False) -> None:

@@ -110,6 +110,7 @@ def settings_in(folder: Path) -> Settings:
         allowed_roots=str(folder),
         llm="none",
         chunk_tokens=48,
+        exact_vectors=0,  # Chroma is what a kill may tear
     )
 
 

@@ -272,6 +272,13 @@ def active_keys(connection: Connection, index_id: int) -> set[int]:
     return set(connection.execute(query).scalars())
 
 
+def count_active(connection: Connection) -> int:
+    """Chunks that a question may find, of all collections together."""
+    active = [index_id for index_id, _, _ in all_indexes(connection)]
+    query = select(func.count()).select_from(chunks).join(activations, chunk_is_active)
+    return int(connection.execute(query.where(chunks.c.index_id.in_(active))).scalar_one())
+
+
 def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEntry]:
     for some in _batches(keys):
         query = (
@@ -394,8 +401,9 @@ def _matrix(rows: Iterable[Any]) -> tuple[list[int], Vectors]:
         data += blob
     if not keys:
         return [], np.zeros((0, 0), dtype=np.float32)
-    matrix = np.frombuffer(bytes(data), dtype="<f2").reshape(len(keys), -1).astype(np.float32)
-    return keys, matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    matrix = np.frombuffer(data, dtype="<f2").reshape(len(keys), -1).astype(np.float32)
+    matrix /= np.sqrt(np.vecdot(matrix, matrix))[:, None]  # in place: of 20,000 there are 30 MB, and never twice
+    return keys, matrix
 
 
 def embedder_of(connection: Connection, index_id: int) -> tuple[int, str, str, int]:

@@ -47,7 +47,8 @@ def term_space(index_id: int) -> str:
 
 
 class Caches:
-    """Thread-safe. `prepare_vectors` runs before Chroma is first opened: it may find a torn folder and move it away."""
+    """Thread-safe. `prepare_vectors` runs before Chroma is first opened: it may find a torn folder and move it away.
+    `exact_up_to`: how many vectors are searched exactly and need no Chroma; 0 for none."""
 
     def __init__(
         self,
@@ -56,11 +57,15 @@ class Caches:
         vectors: VectorIndex,
         terms: TermIndex,
         prepare_vectors: Callable[[], None] = lambda: None,
+        exact_up_to: int = 0,
     ) -> None:
         self._catalog = catalog
         self._vectors = vectors
         self._terms = terms
         self._exact = ExactIndex()
+        self._exact_up_to = exact_up_to
+        self._exact_suffices = False
+        self._measured: tuple[int, bool] | None = None  # the last change that was looked at, and whether it is too many
         self._probe_vectors = prepare_vectors
         self._prepare_vectors: Callable[[], None] | None = prepare_vectors
         self._exact_change: dict[int, int] = {}
@@ -197,10 +202,20 @@ class Caches:
         change = last_change(snapshot)
         with self._exact_lock:
             if self._exact_change.get(index_id) != change:
-                keys, matrix = versions.active_vectors(snapshot, index_id)
-                self._exact.load(index_id, keys, matrix)
+                self._follow_exact(snapshot, index_id)
                 self._exact_change[index_id] = change
             return self._exact  # attaching may put another one in its place before this one has been searched
+
+    def _follow_exact(self, snapshot: Connection, index_id: int) -> None:
+        """What is new and what is gone; a chunk's vector never changes. All of 20,000 take .3 CPU seconds."""
+        if not self._exact.loaded(index_id):
+            self._exact.load(index_id, *versions.active_vectors(snapshot, index_id))
+            return
+        held, wanted = self._exact.keys(index_id), versions.active_keys(snapshot, index_id)
+        if held - wanted:
+            self._exact.remove(index_id, sorted(held - wanted))
+        if wanted - held:
+            self._exact.add(index_id, *versions.vectors_of(snapshot, sorted(wanted - held)))
 
     # ── following the catalog ─────────────────────────────────────────────────────────────────
 
@@ -363,6 +378,8 @@ class Caches:
             # Those of an index that is being built hold it too; they are made again when they are needed.
             for space in self._terms.spaces() - {term_space(index_id) for index_id in live}:
                 self._terms.drop(space)
+        if self._wiped_where_exact_suffices():
+            return
         # A service that has just begun is attaching still, and what is not attached cannot be renewed.
         if not ((self.vectors_attached or self.attach_vectors()) and self.renew_vectors()):
             raise Unavailable(
@@ -415,6 +432,8 @@ class Caches:
         with self._writing, self.gate.flip():
             self._terms.drop(term_space(collection.index_id))
             self._attached.discard(collection.index_id)
+            if self._exact_suffices:
+                return  # there is nothing in Chroma, and it is not opened for that
             try:
                 self._vectors.drop(collection.index_id)
             except Unavailable as problem:
@@ -536,7 +555,7 @@ class Caches:
     @property
     def is_late(self) -> bool:
         """Whether something kept a cache from following the catalog: `catch_up`, when that may be over."""
-        return self._terms_late or self.vectors_problem is not None
+        return self._terms_late or self.vectors_problem is not None or self._has_outgrown_exact()
 
     def catch_up(self) -> bool:
         """Bring both caches to the catalog again, after a disk was full or Chroma away. False while that lasts."""
@@ -546,7 +565,7 @@ class Caches:
             except Unavailable as problem:
                 log.warning("The terms are still behind the catalog: %s", problem)
                 return False
-        return self.vectors_problem is None or self.attach_vectors()
+        return not (self.vectors_problem is not None or self._has_outgrown_exact()) or self.attach()
 
     def _follow_pending(self) -> None:
         with self._catalog.read() as snapshot:
@@ -566,6 +585,49 @@ class Caches:
             self._terms_late = True
             self._detach(problem)
             raise
+
+    def attach(self) -> bool:
+        """Chroma attached, where there are more vectors than exact search is good for. Else it is not even imported;
+        what an earlier time left in it goes, and the vectors are brought into memory. False as of `attach_vectors`."""
+        with self._renewing:
+            with self._catalog.read() as snapshot:
+                few = self._are_few(snapshot)
+            if self.vectors_attached or not few:
+                self._exact_suffices = False
+                return self.attach_vectors()
+            self._exact_suffices, self.vectors_problem = True, None
+            try:
+                self._wiped_where_exact_suffices()
+            except Unavailable as problem:
+                log.warning("Vectors that nobody needs could not be deleted: %s", problem)
+        with self._catalog.read() as snapshot:
+            for index_id, _, _ in versions.all_indexes(snapshot):
+                self._load_exact(snapshot, index_id)
+        return True
+
+    @property
+    def vectors_ready(self) -> bool:
+        """Attached, or few enough to be searched exactly."""
+        return self.vectors_attached or self._exact_suffices
+
+    def _are_few(self, snapshot: Connection) -> bool:
+        change = last_change(snapshot)
+        if self._measured is None or self._measured[0] != change:
+            self._measured = change, versions.count_active(snapshot) <= self._exact_up_to
+        return self._measured[1] and self._exact_up_to > 0
+
+    def _has_outgrown_exact(self) -> bool:
+        if not self._exact_suffices:
+            return False
+        with self._catalog.read() as snapshot:
+            return not self._are_few(snapshot)
+
+    def _wiped_where_exact_suffices(self) -> bool:
+        with self._renewing, self._writing:
+            if self._exact_suffices and not self.vectors_attached:
+                self._vectors.wipe()
+                return True
+        return False
 
     def attach_vectors(self) -> bool:
         """Bring Chroma to what the catalog says. False where it cannot be reached; exact search goes on answering.
@@ -587,6 +649,7 @@ class Caches:
                     self._reconcile_all(self._vectors, but=self._attached)
                     self.vectors_problem = None
                     self.vectors_attached = True
+                    self._exact_suffices = False
                     with self._exact_lock:
                         self._exact_change.clear()
                         self._exact = ExactIndex()  # give the memory back

@@ -25,9 +25,10 @@ class _Space:
 
 
 class ExactIndex:
-    """Cosine search by one matrix product: 100,000 × 384 takes about 10 ms and 150 MB. Thread-safe.
+    """Cosine search by a product with every vector: 20,000 × 384 takes 2 ms and 30 MB. Thread-safe.
 
-    Vectors are unit vectors, stored as float16 in the catalog; the product is taken in float32 (8 ms against 150).
+    Vectors are unit vectors, stored as float16 in the catalog; the product is taken in float32 (8 ms against 150 of
+    100,000).
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,8 @@ class ExactIndex:
             return []
         if vector.shape != vectors.shape[1:]:
             raise InvalidInput(f"Expected a vector of {vectors.shape[1]} numbers, got an array of {vector.shape}.")
-        scores = vectors @ vector.astype(np.float32, copy=False)
+        # Not `@`: for that OpenBLAS wakes a thread for each core, which took 4.1 CPU-ms of 10,000 × 384 and not .7.
+        scores = np.vecdot(vectors, vector.astype(np.float32, copy=False))
         return [(int(keys[row]), float(scores[row])) for row in _best(scores, k)]
 
     def keys(self, index_id: int) -> set[int]:
@@ -101,6 +103,9 @@ def _sorted(keys: Sequence[int] | Keys, vectors: AnyVectors) -> _Space:
     wanted = np.asarray(keys, dtype=np.int64)
     if vectors.ndim != 2 or len(vectors) != len(wanted):
         raise InvalidInput(f"Expected one vector for each of {len(wanted)} keys, got an array of {vectors.shape}.")
+    if (wanted[1:] > wanted[:-1]).all():
+        ascending: Vectors = vectors.astype(np.float32, copy=False)
+        return _Space(wanted, ascending)
     # The last row of a key given twice counts: look from behind, where np.unique's first is our last.
     unique, first = np.unique(wanted[::-1], return_index=True)
     chosen: Vectors = vectors[len(wanted) - 1 - first].astype(np.float32, copy=False)

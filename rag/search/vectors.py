@@ -224,6 +224,8 @@ class ChromaIndex:
                 return
             folder = self._folder()
             self.close()
+            if folder is not None and not self._tidied:
+                _tidy(folder.parent, keep=folder.name)
             _give_back_memory()
             self._number, self._tidied = None, True
             if folder is None or not folder.exists():

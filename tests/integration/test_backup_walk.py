@@ -221,7 +221,7 @@ def test_a_restored_service_gives_the_same_citations_for_the_sample_corpus(tmp_p
         service._warming.join(120)
         service.begin()
         client.get("/readyz").raise_for_status()
-        while not service.base.caches.vectors_attached:
+        while not service.base.caches.vectors_ready:
             threading.Event().wait(0.1)
 
     service = served(tmp_path / "data")

@@ -110,7 +110,7 @@ def test_a_sync_on_a_full_disk_fails_with_that_reason_and_is_made_up_for_later(
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "hours.txt").write_text("The Rotterdam office is open from 8:30 to 17:30 on weekdays.")
-    settings = Settings(_env_file=None, data_dir=disk / "data", allowed_roots=str(tmp_path))
+    settings = Settings(_env_file=None, data_dir=disk / "data", allowed_roots=str(tmp_path), exact_vectors=0)
     service = Service(settings, embedder=HashEmbedder())
     with TestClient(create_app(service), base_url="http://localhost", raise_server_exceptions=False) as client:
         client.post("/v1/collections", json={"name": "manuals"}).raise_for_status()

@@ -77,7 +77,7 @@ class Walk:
 
 @pytest.fixture
 def walk(tmp_path: Path) -> Iterator[Walk]:
-    service = Service(Settings(_env_file=None, data_dir=tmp_path / "data"), embedder=HashEmbedder())
+    service = Service(Settings(_env_file=None, data_dir=tmp_path / "data", exact_vectors=0), embedder=HashEmbedder())
     with TestClient(create_app(service), base_url="http://localhost") as client:
         yield Walk(service, client)
 

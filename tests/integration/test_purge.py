@@ -25,9 +25,9 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.fixture
-def client(data: Path) -> Iterator[TestClient]:
-    service = Service(Settings(_env_file=None, data_dir=data), embedder=HashEmbedder())
+@pytest.fixture(params=[0, 20_000], ids=["chroma", "exact"])
+def client(request: pytest.FixtureRequest, data: Path) -> Iterator[TestClient]:
+    service = Service(Settings(_env_file=None, data_dir=data, exact_vectors=request.param), embedder=HashEmbedder())
     with TestClient(create_app(service), base_url="http://localhost") as client:
         deadline = time.monotonic() + 60
         while client.get("/readyz").json()["parts"]["chroma"] != "ok" and time.monotonic() < deadline:

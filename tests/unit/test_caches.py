@@ -554,6 +554,71 @@ def stage_two(base: KnowledgeBase, collection: Collection, source: SourceRecord)
     return [(document_id, number, keys), (document_id, second, new_keys)]
 
 
+# ── few vectors ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Iterator[Bases]:
+    """Where up to three vectors need no Chroma."""
+    bases = Bases(tmp_path, exact_up_to=3)
+    yield bases
+    bases.assert_sound()
+    bases.close()
+
+
+def test_few_vectors_are_searched_exactly_and_follow_every_change(few: Bases) -> None:
+    base = few.open()
+    into = source_in(base)
+    publish_text(base, *into, "drill.txt", "The drill weighs one kilogram.")
+    assert found_texts(base, "How much does the drill weigh?") == ["The drill weighs one kilogram."]
+    publish_text(base, *into, "drill.txt", "The drill weighs two kilograms.")
+    publish_text(base, *into, "saw.txt", "The saw weighs three kilograms.")
+    assert found_texts(base, "How much does the drill weigh?") == [
+        "The drill weighs two kilograms.",
+        "The saw weighs three kilograms.",
+    ]
+    base.delete_collection(into[0])
+    assert (base.caches.vectors_ready, base.caches.vectors_attached) == (True, False)
+    assert few.vectors.spaces() == set()
+
+
+def test_chroma_is_attached_when_vectors_have_become_many(few: Bases) -> None:
+    base = few.open()
+    into = source_in(base)
+    for number in range(3):
+        publish_text(base, *into, f"{number}.txt", f"The drill number {number} weighs one kilogram.")
+    assert not base.caches.is_late
+    publish_text(base, *into, "one too many.txt", "The saw weighs three kilograms.")
+    assert base.caches.is_late
+    assert base.caches.catch_up()
+    assert base.caches.is_attached(into[0].index_id)
+    assert not base.caches.is_late
+    with base.catalog.read() as snapshot:
+        assert base.caches.keys(into[0])["vectors"] == versions.active_keys(snapshot, into[0].index_id)
+    assert "The saw weighs three kilograms." in found_texts(base, "How much does the saw weigh?")
+
+
+def test_what_chroma_holds_of_an_earlier_time_goes_when_vectors_are_few(few: Bases) -> None:
+    base = few.open()
+    into = source_in(base)
+    publish_text(base, *into, "drill.txt", "The drill weighs one kilogram.")
+    assert base.caches.attach_vectors()
+    assert few.vectors.spaces() == {into[0].index_id}
+    base = few.open()
+    assert few.vectors.spaces() == set()
+    assert found_texts(base, "How much does the drill weigh?") == ["The drill weighs one kilogram."]
+
+
+def test_nothing_of_a_purge_is_left_in_chroma_where_it_is_not_attached(few: Bases) -> None:
+    base = few.open()
+    into = source_in(base)
+    publish_text(base, *into, "drill.txt", "The drill weighs one kilogram.")
+    few.vectors.reset(into[0].index_id, catalog_id=base.catalog.id, dimension=base.embedder.dimension)
+    base.caches.write_anew()
+    assert few.vectors.spaces() == set()
+    assert not base.caches.vectors_attached
+
+
 @pytest.mark.parametrize(("attached", "flips"), [(True, 200), (False, 50)], ids=["chroma", "exact"])
 def test_readers_see_one_version_whole_while_it_flips_again_and_again(
     tmp_path: Path, attached: bool, flips: int
