@@ -82,7 +82,9 @@ class SentenceTransformerEmbedder:
     @cached_property
     def identity(self) -> str:
         with self._loading:
-            return model_files.identity(self._folder)
+            if self._cache is None:
+                return model_files.identity(self._folder)
+            return model_files.remembered_identity(self._folder, self._cache)
 
     @cached_property
     def window(self) -> int:

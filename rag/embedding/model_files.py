@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,34 @@ def _downloaded(repository: str) -> Path:
         return Path(snapshot_download(repository, ignore_patterns=unwanted))
     except Exception as error:  # the hub's errors come from three libraries; each means that there is no model
         raise unavailable(repository, error) from error
+
+
+def remembered_identity(folder: Path, cache: Path) -> str:
+    """The same as `identity`, from a note in `cache` as long as no file of the model was written since: a service that
+    starts need not read 90 MB."""
+    place = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    note, stamp = cache / f"identity-{place}.json", _stamp(folder)
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no note, or a damaged one
+        known = json.loads(note.read_text("utf-8"))
+        if known["stamp"] == stamp:
+            return str(known["identity"])
+    found = identity(folder)
+    with suppress(OSError):  # where nothing can be kept it is found out each time
+        cache.mkdir(parents=True, exist_ok=True)
+        part = note.with_name(f"{note.name}.{os.getpid()}")
+        part.write_text(json.dumps({"stamp": stamp, "identity": found}), "utf-8")
+        part.replace(note)
+    return found
+
+
+def _stamp(folder: Path) -> str:
+    """Changes whenever a file in the folder does. Links are followed: the hub's cache is made of them."""
+    facts = [_FORMAT, str(folder)]
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            stat = file.stat()
+            facts.append(f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_dev}")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 def identity(folder: Path) -> str:

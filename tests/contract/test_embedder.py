@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rag.embedding import model_files
 from rag.embedding.embedder import SentenceTransformerEmbedder, _Questions, _Turns
+from rag.embedding.model_files import identity
 from rag.embedding.runtimes.export import EXPECTED
 from rag.embedding.runtimes.prepare import Kept
 from rag.errors import Unavailable
@@ -271,6 +273,31 @@ assert got
         shorter = SentenceTransformerEmbedder(str(copy))
         assert shorter.window == 128
         assert shorter.identity != embedder.identity
+
+    def test_the_weights_are_read_again_only_when_they_were_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, cache = tmp_path / "model", tmp_path / "cache"
+        model.mkdir()
+        (model / "model.safetensors").write_bytes(b"some weights")
+        (model / "tokenizer.json").write_text("{}")
+        digested: list[Path] = []
+
+        def noted(folder: Path) -> str:
+            digested.append(folder)
+            return identity(folder)
+
+        monkeypatch.setattr(model_files, "identity", noted)
+        first = SentenceTransformerEmbedder(str(model), cache=cache).identity
+        assert first == identity(model)
+        assert SentenceTransformerEmbedder(str(model), cache=cache).identity == first
+        assert len(digested) == 1
+        (model / "model.safetensors").write_bytes(b"OTHER weight")
+        assert SentenceTransformerEmbedder(str(model), cache=cache).identity == identity(model) != first
+        [note] = cache.glob("identity-*.json")
+        note.write_text("torn")
+        assert SentenceTransformerEmbedder(str(model), cache=cache).identity == identity(model)
+        assert len(digested) == 3
 
     @pytest.mark.parametrize("runtime", ["torch", "onnx"])
     def test_the_prompts_of_a_model_are_used(self, tmp_path: Path, runtime: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _EXPORTED: Final = frozenset({"Transformer", "Pooling", "Dense", "Normalize"})
 _CHILD_SECONDS: Final = 600
+_ENDED: Final = "it was ended"  # the problem of a child that somebody ended
 
 
 class Runtime(Protocol):
@@ -109,7 +111,8 @@ def _not_exportable(model: Path) -> str:
 
 
 def _is_there(folder: Path, model: Path, *, window: int) -> bool:
-    """The exported model, made now by a child where it is not there yet. A failure is noted and not repeated."""
+    """The exported model, made now by a child where it is not there yet. A failure is noted and not repeated; that
+    somebody ended the child, as Ctrl-C does during the first start, is none."""
     if (folder / export.ENCODER).is_file():
         return True
     failed = folder.with_name(f"{folder.name}.failed")
@@ -119,6 +122,9 @@ def _is_there(folder: Path, model: Path, *, window: int) -> bool:
     problem = _child("export", str(model), str(folder), str(window))
     if (folder / export.ENCODER).is_file():
         return True
+    if problem == _ENDED:
+        log.warning("Preparing %s was interrupted; the next start does it again.", model.name)
+        return False
     log.warning("%s cannot be exported and is run by torch: %s", model.name, problem.splitlines()[-1:])
     failed.parent.mkdir(parents=True, exist_ok=True)
     failed.write_text(f"{problem}\n", "utf-8")
@@ -161,4 +167,6 @@ def _child(module: str, *arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
+    if -done.returncode in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        return _ENDED
     return "" if done.returncode == 0 else done.stderr.strip()[-2_000:] or f"exit status {done.returncode}"
