@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from app.service import Service
 from ingest.sources.uploads import Upload
 from rag.catalog import knowledge
 from rag.catalog.jobs import Job
+from rag.embedding.runtimes import choice
 from rag.errors import Unavailable
 from rag.ports import Vectors
 from rag.settings import Settings
@@ -151,3 +154,25 @@ def test_the_job_fails_with_the_reason_and_the_next_one_succeeds(tmp_path: Path,
             assert len(knowledge.list_documents(snapshot, collection)) == 1
     finally:
         service.close()
+
+
+@pytest.mark.parametrize(("status", "again"), [(-signal.SIGTERM, True), (-signal.SIGINT, True), (1, False)])
+def test_a_preparation_that_somebody_ended_is_done_at_the_next_start(
+    status: int, again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cache = tmp_path / "model", tmp_path / "cache"
+    model.mkdir()
+    (model / "tokenizer.json").write_text("{}")
+    tried: list[list[str]] = []
+
+    def child(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        tried.append(command)
+        return subprocess.CompletedProcess(command, status, stdout="", stderr="KeyboardInterrupt")
+
+    monkeypatch.setattr(choice.subprocess, "run", child)
+    for _start in range(2):
+        runtime = choice.exported_runtime(
+            "onnx", model=model, identity="m", window=256, cache=cache, tokenizer=lambda: pytest.fail("not needed")
+        )
+        assert runtime is None
+    assert len(tried) == (2 if again else 1)
