@@ -48,6 +48,7 @@ _LEANS = re.compile(
 )
 _FRAGMENT_CHARS = 40
 _ENUMERATOR = re.compile(r"^\s*(?:[(（]?(?:\d{1,2}(?:\.\d{1,2})*|[一二三四五六七八九十]{1,3})[)）.、．]|§\s?\d+)\s*")
+_BULLET = re.compile(r"[-*•·–—]\s+(?=\S)")  # of a list: a line of it is told without
 _ENDS = tuple(".!?。！？…;；\"'”’)）]】")
 _ROW_CHARS = 600  # of a table row that is told whole
 _NEWS = {"en": 8, "zh": 20}  # terms that neither question nor headings have: a sentence without any answers nothing
@@ -86,6 +87,7 @@ class Extract:
     end: int
     text: str
     score: float
+    title: bool = False  # it names what is told below it, or elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,12 @@ def _spans(hit: Hit) -> list[tuple[int, int]]:
         else:
             spans.append((start, end))
         before = row
-    return spans
+    return [(_behind_bullet(hit.text, start, end), end) for start, end in spans]
+
+
+def _behind_bullet(text: str, start: int, end: int) -> int:
+    bullet = _BULLET.match(text, start, end)
+    return bullet.end() if bullet else start
 
 
 def _is_title(text: str, hit: Hit, section: str) -> bool:
@@ -322,7 +329,8 @@ def _ranked(
     for at in order[:_EMBEDDED]:
         item = units[at]
         probability = math.exp(scores[at] - scores[order[0]]) / total
-        found.append((Extract(item.hit, item.start, item.end, item.text, probability), rows[at]["words"]))
+        title = item.title and _is_title(item.text, item.hit, item.hit.place_at(item.start).section or "")
+        found.append((Extract(item.hit, item.start, item.end, item.text, probability, title), rows[at]["words"]))
     return found
 
 
@@ -335,7 +343,7 @@ def _told(ranked: Sequence[tuple[Extract, float]], question: str) -> Extracted:
     own = set(query_terms(question))
     row = _cell(found[0], question, what)
     if row is not None:
-        return Extracted(tuple(_enough(found)), row)
+        return Extracted(tuple(_enough(found, own)), row)
     phrase = best_phrase([item.text for item in found[:2]], [item.score for item in found[:2]], own=own, what=what)
     if phrase is not None and len(found) > 1:
         # The sentence with the likelier phrases goes first, where the two judge differently.
@@ -343,27 +351,38 @@ def _told(ranked: Sequence[tuple[Extract, float]], question: str) -> Extracted:
         if both[1] > both[0]:
             found[:2] = [replace(found[1], score=found[0].score), replace(found[0], score=found[1].score)]
             phrase = replace(phrase, sentence=1 - phrase.sentence)
-    told = _enough(found)
+    told = _enough(found, own)
     if phrase is None or not is_sure(phrase, what):
         return Extracted(tuple(told))
     inside = found[phrase.sentence]
+    if not _is_new(inside.text[phrase.start : phrase.end], own):
+        return Extracted(tuple(told))
     number = next((number for number, item in enumerate(told) if item is inside), None)
     if number is None:
         return Extracted(tuple(told))
     return Extracted(tuple(told), Short(number, inside.start + phrase.start, inside.start + phrase.end))
 
 
-def _enough(found: Sequence[Extract]) -> list[Extract]:
+def _enough(found: Sequence[Extract], own: set[str]) -> list[Extract]:
     """The best, and those behind it that are needed to be sure that the answer is told."""
     told: list[Extract] = []
     reached = 0.0
     for item in found:
         if len(told) == _MOST_TOLD or (told and (reached >= _SURE or item.score < _BESIDE_FIRST * found[0].score)):
             break
-        if not any(_says_the_same(item, other) for other in told):
+        if not any(_says_the_same(item, other) for other in told) and not (told and _adds_nothing(item, told[0], own)):
             told.append(item)
         reached += item.score
     return told
+
+
+def _adds_nothing(item: Extract, best: Extract, own: set[str]) -> bool:
+    """Beside the best: a heading, or another row of a table of which the best names more of what is asked about."""
+    if item.title:
+        return True
+    if any(one.hit.place_at(one.start).row is None for one in (item, best)) or item.hit.title != best.hit.title:
+        return False
+    return own.intersection(terms(item.text)) < own.intersection(terms(best.text))
 
 
 def _cell(item: Extract, question: str, what: Asked) -> Short | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -168,3 +169,37 @@ def test_sentences_are_embedded_only_for_an_embedder_that_reads_the_question_and
     told("Which ship did the Aurora meet?", page, coverage=0.4, embedder=hardly)
     assert 0 < reads.asked <= 8
     assert hardly.asked == 0
+
+
+TEAMS = (
+    "Team: north; Lead: Ada Brun; Vans: 14\nTeam: south; Lead: Olaf Kern; Vans: 22\nTeam: east; Lead: Ida Moss; Vans: 9"
+)
+
+
+def test_rows_that_the_question_does_not_name_are_not_told_beside_the_one_that_it_does() -> None:
+    lines = TEAMS.split("\n")
+    starts = [TEAMS.index(line) for line in lines]
+    base = hit(TEAMS, title="Teams", start=0)
+    rows = replace(base, places=tuple((start, Place(row=str(number))) for number, start in enumerate(starts, 1)))
+    assert texts(told("How many vans does team south have?", rows)) == [lines[1]]
+    assert len(texts(told("Who leads the teams?", rows))) > 1, "where it names none, several are told"
+
+
+def test_a_heading_is_not_told_beside_a_sentence() -> None:
+    text = "会议纪要 安全委员会\n2023年3月14日，安全委员会在二楼会议室开会。主席韩立群主持会议。"
+    said = texts(told("谁主持了安全委员会会议？", hit(text, title="会议纪要 安全委员会"), coverage=0.4))
+    assert "主席韩立群主持会议。" in said
+    assert "会议纪要 安全委员会" not in said
+
+
+def test_a_line_of_a_list_is_told_without_its_bullet() -> None:
+    rules = hit("- The gate opens at six.\n- The gate closes at ten.\n* −5 °C is the least.", title="Rules")
+    found = told("When does the gate close?", rules)
+    assert texts(found)[0] == "The gate closes at ten."
+    item = found.sentences[0]
+    assert rules.text[item.start - rules.start : item.end - rules.start] == item.text
+
+
+def test_words_of_the_question_are_no_short_answer() -> None:
+    text = "发生泄漏时，立即拨打内线电话8119，并撤离到东门集合点。"
+    assert short(told("发生泄漏时应拨打哪个内线电话？", hit(text, title="安全手册"))) != "内线"
