@@ -62,6 +62,8 @@ _KINDS_ZH = {"date": "日期或时间", "number": "数字", "person": "人名", 
 
 def _en(why: _Why) -> str:
     searched = f"I searched {why.count} document{'s' if why.count != 1 else ''} and found no passage that answers this."
+    if not why.count:
+        return "There was no document to search."
     if not why.closest:
         return f"{searched} Nothing in them shares a word with the question."
     near = f"{searched} The closest is “{why.closest[0].title}”"
@@ -80,6 +82,8 @@ def _en(why: _Why) -> str:
 
 def _zh(why: _Why) -> str:
     searched = f"已检索 {why.count} 份文档，没有找到能回答这个问题的内容。"
+    if not why.count:
+        return "没有可供检索的文档。"
     if not why.closest:
         return f"{searched}其中没有任何内容与问题用词相同。"
     near = f"{searched}最接近的是《{why.closest[0].title}》"

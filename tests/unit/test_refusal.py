@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rag.answering.refusal import explain
@@ -20,6 +22,15 @@ def test_a_refusal_names_what_was_searched_what_came_closest_and_the_rarest_word
     reason, _ = explain(found("潜水艇的津贴是多少？", PAID), language="zh")
     assert "潜水艇" in reason
     assert "“津贴”" not in reason
+
+
+@pytest.mark.parametrize(
+    ("language", "told"), [("en", "There was no document to search."), ("zh", "没有可供检索的文档。")]
+)
+def test_where_there_is_no_document_it_is_not_said_that_none_answers(language: str, told: str) -> None:
+    nothing = replace(found("How long is the leave?", TOLD), hits=(), searched={"handbook": 0})
+    reason, refusal = explain(nothing, language=language)
+    assert reason == refusal.reason == told
 
 
 def test_words_that_only_ask_are_not_named_beside_what_was_asked() -> None:
