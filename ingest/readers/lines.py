@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 CELL = "\t"  # stands between the cells of a table row, where a wide gap tells them apart
 EDGE_LINES = 3  # running headers and footers are looked for in this many lines at the top and the bottom
@@ -68,7 +69,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def is_number(token: str) -> bool:
-    return _NUMBER.match(token) is not None
+    return not token[:1].isalpha() and _NUMBER.match(token) is not None
 
 
 def trailing_numbers(text: str) -> int:
@@ -98,22 +99,34 @@ def is_table_row(line: Line) -> bool:
 # ── is it text at all? ────────────────────────────────────────────────────────────────────────
 
 
+# Nearly all letters are among these, and need no look at their category.
+_MAPPED = re.compile(
+    r"[\s!-~\u00a1-\u02ff\u2010-\u2027\u2030-\u205e\u3001-\u303e\u3041-\u3096\u30a1-\u30fe\u3400-\u9fff\uff01-\uffbe]+"
+)
+
+
+def unmapped_share(text: str) -> float:
+    """The share of visible characters that no letter stands behind: private, unassigned, control, replacement."""
+    visible = sum(map(len, text.split()))
+    odd = _MAPPED.sub("", text)
+    unmapped = sum(unicodedata.category(character) in ("Co", "Cn", "Cc") or character == "\ufffd" for character in odd)
+    return unmapped / visible if visible else 0.0
+
+
 def is_garbled(text: str) -> bool:
     """Whether a text layer is rubbish: no letters behind its glyphs, or wrong ones. Numbers and scripts are fine."""
-    visible = [character for character in text if not character.isspace()]
+    visible = sum(map(len, text.split()))
     if not visible:
         return False
-    unmapped = sum(
-        unicodedata.category(character) in ("Co", "Cn", "Cc") or character == "\ufffd" for character in visible
-    )
+    unmapped = unmapped_share(text) * visible
     # "/i255" and "(cid:12)" are how extractors spell a glyph without a letter.
     spelled = sum(len(found) for found in re.findall(r"\(cid:\d+\)|/[a-z]\d{1,4}(?=/|\s|$)", text))
     soup = sum(len(token) for token in text.split() if _is_symbol_soup(token))
-    return (unmapped + spelled) * 4 > len(visible) or soup * 2 > len(visible) or _is_shifted(text)
+    return (unmapped + spelled) * 4 > visible or soup * 2 > visible or _is_shifted(text)
 
 
 def _is_symbol_soup(token: str) -> bool:
-    if len(token) < 3 or is_number(token) or any(character.isalpha() for character in token):
+    if len(token) < 3 or token.isalnum() or any(map(str.isalpha, token)) or is_number(token):
         return False
     return len(set(_SYMBOLS.findall(token))) >= 3
 
@@ -127,11 +140,13 @@ _COMMON_WORDS = re.compile(
 
 def _is_shifted(text: str) -> bool:
     """Whether Latin letters read like a cipher ("7KLV LV D WHVW"): few vowels, and no common word of six languages."""
+    if _COMMON_WORDS.search(text):
+        return False
     letters = re.sub(r"[^a-z]+", "", text.lower())
-    if len(letters) < 150 or len(letters) * 2 < sum(not character.isspace() for character in text):
+    if len(letters) < 150 or len(letters) * 2 < sum(map(len, text.split())):
         return False
     vowels = sum(letters.count(vowel) for vowel in "aeiou")
-    return vowels < 0.22 * len(letters) and not _COMMON_WORDS.search(text)
+    return vowels < 0.22 * len(letters)
 
 
 # ── what is repeated on every page ────────────────────────────────────────────────────────────
@@ -149,7 +164,8 @@ def without_running_lines(pages: Sequence[Sequence[Line]], *, keep_first: bool =
     offset = _page_number_offset(edges)
     seen = set(running)
     if keep_first and running:
-        seen = {key for key in running if _says_nothing_new(key, pages, running)}
+        others = [line.text.casefold() for lines in pages for line in lines if _running_key(line.text) not in running]
+        seen = {key for key in running if _says_nothing_new(key, others)}
     kept: list[list[Line]] = []
     for index, lines in enumerate(pages):
         page: list[Line] = []
@@ -167,10 +183,9 @@ def without_running_lines(pages: Sequence[Sequence[Line]], *, keep_first: bool =
     return kept
 
 
-def _says_nothing_new(key: str, pages: Sequence[Sequence[Line]], running: set[str]) -> bool:
+def _says_nothing_new(key: str, others: Sequence[str]) -> bool:
     """Whether each word of a running line, or each pair of its Chinese letters, occurs in the other lines too."""
     words = [part for word in re.findall(r"[^\W\d_]+", key) for part in _words(word)]
-    others = (line.text.casefold() for lines in pages for line in lines if _running_key(line.text) not in running)
     missing = set(words)
     for text in others:
         missing = {word for word in missing if word not in text}
@@ -190,10 +205,11 @@ def _edge_lines(lines: Sequence[Line]) -> list[Line]:
     return by_height[:EDGE_LINES] + by_height[max(EDGE_LINES, len(by_height) - EDGE_LINES) :]
 
 
+@lru_cache(maxsize=20_000)
 def _running_key(text: str) -> str:
     """The line with its digits levelled, so that "Report 12" and "Report 13" are one; "" where few letters are left."""
     key = re.sub(r"\d+|(?<=\s)[ivxlc]+$", "#", text.strip().casefold())
-    return key if sum(character.isalpha() for character in key) >= 3 and len(key) <= 200 else ""
+    return key if len(key) <= 200 and sum(map(str.isalpha, key)) >= 3 else ""
 
 
 def _page_number(text: str) -> int | None:

@@ -26,7 +26,8 @@ _NUMBERED_ITEM = re.compile(
     r"^(?:\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})\)|[a-z]\.|\d{1,2}[.)])\s+\S|^\d{1,2}、\S|^\d{1,2}[.．][\u3400-\u9fff“「『《（]|^[①-⑳]"
 )
 _WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")
-_HYPHENATED = re.compile(r"([^\W_]+)[-\u2010\u2011]$")
+_HYPHENS = "-\u2010\u2011"
+_HYPHENATED = re.compile(rf"([^\W_]+)[{_HYPHENS}]$")
 
 
 def to_pieces(pages: Sequence[Sequence[Line]]) -> list[Piece]:
@@ -148,7 +149,7 @@ def join_lines(before: str, after: str, vocabulary: Counter[str]) -> str:
     """Two lines as one: a space between words, nothing between Chinese letters, a divided word whole again."""
     if is_wide(before[-1]) or is_wide(after[0]):
         return before + after
-    divided = _HYPHENATED.search(before)
+    divided = _HYPHENATED.search(before) if before[-1] in _HYPHENS else None  # a search reads a long paragraph whole
     if not divided or not after[0].isalnum():
         return f"{before} {after}"
     head, tail = divided[1].lower(), _WORD.match(after.lower())
