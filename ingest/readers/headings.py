@@ -11,6 +11,8 @@ from ingest.readers.lines import CELL, is_wide
 from ingest.readers.pieces import BULLET, LEADERS, Piece, body_size
 
 HEADING_CHARS = 120
+_NUMBERED_CHARS = 20  # of a Chinese heading with a plain number: 5、合并现金流量表
+_CLAUSE = re.compile(r"[，。；：,;:]|\d[\d,.]*%?$")
 _WORD_OR_HAN = re.compile(r"[^\W\d_]{3}|[\u3400-\u9fff]{2}")
 
 # Numbered headings, the outermost kind first.
@@ -21,6 +23,7 @@ _HEADING_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("item", re.compile(r"^(?:Item|ITEM)\s+\d{1,2}[AB]?\.\s?\S")),
     ("han", re.compile(r"^[一二三四五六七八九十]{1,3}、\s?\S")),
     ("han-bracket", re.compile(r"^[（(][一二三四五六七八九十]{1,3}[）)]\s?\S")),
+    ("han-number", re.compile(r"^\d{1,2}、\s?\S")),
     ("dotted-1", re.compile(r"^(?:\d{1,2}|[A-Z])\.?\s+(?=\S*[^\W\d])\S")),
     ("dotted-2", re.compile(r"^(?:\d{1,2}|[A-Z])\.\d{1,2}\.?\s*(?=[^\W\d])\S")),
     ("dotted-3", re.compile(r"^\d{1,2}(?:\.\d{1,2}){2,3}\.?\s*(?=[^\W\d])\S")),
@@ -45,9 +48,9 @@ def with_headings(pieces: Sequence[Piece]) -> list[Piece]:
     for index, piece in enumerate(pieces):
         if piece.text in repeated:
             continue
-        following = pieces[index + 1] if index + 1 < len(pieces) else None
+        before, after = pieces[max(0, index - 1) : index], pieces[index + 1 : index + 2]
         bold_here = bold_counts and not _is_in_table(pieces, index)
-        style = _heading_style(piece, following, body, bold_here)
+        style = _heading_style(piece, before, after, body, bold_here)
         if style is not None:
             styles[index] = style
     styles = _without_labels(styles)
@@ -108,7 +111,9 @@ def _without_labels(styles: dict[int, tuple[float, int]]) -> dict[int, tuple[flo
     return {index: style for index, style in styles.items() if style not in labels}
 
 
-def _heading_style(piece: Piece, following: Piece | None, body: float, bold_counts: bool) -> tuple[float, int] | None:
+def _heading_style(
+    piece: Piece, before: Sequence[Piece], after: Sequence[Piece], body: float, bold_counts: bool
+) -> tuple[float, int] | None:
     """What ranks a heading among the others, (−size, kind of numbering), or None for what is no heading."""
     text = piece.text
     if (
@@ -135,7 +140,10 @@ def _heading_style(piece: Piece, following: Piece | None, body: float, bold_coun
     short = len(text) <= (40 if is_wide(text[-1]) else 80)
     if kind in SELF_EVIDENT and short:
         return -round(piece.size), order
-    beside = following is not None and heading_kind(following.text) == kind
-    if kind in ("item", "han-bracket") and short and not beside:
+    # What stands among others of its kind is one of a list.
+    if kind in ("item", "han-bracket") and short and (not after or heading_kind(after[0].text) != kind):
+        return -round(piece.size), order
+    alone = all(heading_kind(other.text) != kind for other in (*before, *after))
+    if kind == "han-number" and alone and len(text) <= _NUMBERED_CHARS and not _CLAUSE.search(text):
         return -round(piece.size), order
     return None

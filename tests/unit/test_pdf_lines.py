@@ -276,3 +276,22 @@ def test_the_cells_of_a_recognised_table_row_stay_on_one_line() -> None:
     rows = [(box(f"Item {n}", 50, 100 + 20 * n, 40), box(f"{n},000", 400, 101 + 20 * n, 30)) for n in range(4)]
     texts = [row.text for row in in_reading_order([cell for row in rows for cell in row])]
     assert texts == [f"Item {n}\t{n},000" for n in range(4)]
+
+
+def test_a_plain_number_heads_a_chinese_section_where_it_stands_alone() -> None:
+    prose = ("公司报告期内的经营情况与上一报告期相比没有发生重大变化，具体的数", "字见下面的表格，单位为元。")
+
+    def headings(*texts: str) -> list[str]:
+        """Each text and, under it, two lines of prose where it is empty."""
+        lines, y = [], 700.0
+        for text in texts:
+            for part in (text,) if text else prose:
+                lines.append(line(part, y=y, right=72 + 10 * len(part)))
+                y -= 12
+            y -= 18
+        return [piece.text for piece in to_pieces([lines]) if piece.kind == "heading"]
+
+    numbered = ("5、合并现金流量表", "6、母公司现金流量表")
+    assert headings(numbered[0], "", numbered[1], "") == [*numbered]
+    assert headings("", "1、记下序列号", "2、问清时区", "3、报告温度", "") == []
+    assert headings("", "1、营业收入下降，利润上升", "", "2、同比下降 12%", "") == []
