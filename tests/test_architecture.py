@@ -55,7 +55,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "filelock": ("rag/storage/owner.py",),
     "pydantic_settings": ("rag/settings.py",),
     "pypdf": ("ingest/readers/pdf*.py",),
-    "pypdfium2": ("ingest/readers/ocr.py",),
+    "pypdfium2": ("ingest/readers/ocr.py", "ingest/readers/pdfium.py"),
     "rapidocr": ("ingest/readers/ocr.py",),
     "onnxruntime": ("ingest/readers/ocr.py", "rag/embedding/runtimes/exported.py"),
     "trafilatura": ("ingest/readers/html*.py",),

@@ -1,4 +1,8 @@
-"""PDF through pypdf: text, structure and an honest status per page. The door to pypdf."""
+"""PDF: text, structure and an honest status per page. The door to pypdf.
+
+PDFium reads the text of pages, several times as fast; pypdf reads what PDFium cannot, and all else that a PDF says of
+itself.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, TypeVar
 
-from ingest.readers import ocr
+from ingest.readers import ocr, pdfium_process
 from ingest.readers.blocks import Blocks
 from ingest.readers.lines import without_running_lines
 from ingest.readers.options import ReadOptions
@@ -19,7 +23,16 @@ from ingest.readers.outline import OutlineEntry, SectionPath, placed_outline
 from ingest.readers.paragraphs import to_pieces
 from ingest.readers.pdf_facts import form_values, metadata_of, outline_entries, title_of
 from ingest.readers.pdf_lines import image_share, page_lines
-from ingest.readers.pdf_pages import PageText, document_status, judge_pages, page_problems, raise_if_nothing
+from ingest.readers.pdf_pages import (
+    PageText,
+    by_pypdf,
+    document_status,
+    is_doubtful,
+    judge_pages,
+    page_problems,
+    raise_if_nothing,
+    thin_pages,
+)
 from ingest.readers.pdf_pen import Font, Pen
 from ingest.readers.pieces import Piece, body_size
 from rag.errors import DocumentError
@@ -28,7 +41,7 @@ from rag.models import MetadataValue, Parsed, Problem
 if TYPE_CHECKING:
     from pypdf import PdfReader
 
-VERSION = "pdf/3"
+VERSION = "pdf/4"
 T = TypeVar("T")
 
 
@@ -44,7 +57,7 @@ def read_pdf(data: bytes, *, options: ReadOptions) -> Parsed:
     no_metadata: dict[str, MetadataValue] = {}
     with _quiet_pypdf() as lost:
         reader, password = _open(data, options)
-        pages = _read_pages(reader, options, deadline)
+        pages = _read_pages(reader, data, password, options, deadline)
         raise_if_nothing(pages)
         judge_pages(pages)
         problems = _read_pictures(data, pages, password, options, deadline)
@@ -129,27 +142,41 @@ def _try(read: Callable[[], T], default: T) -> T:
 # ── pages ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read_pages(reader: PdfReader, options: ReadOptions, deadline: float) -> list[PageText]:
-    count = min(len(reader.pages), options.max_pages)
+def _read_pages(reader: PdfReader, data: bytes, password: str, options: ReadOptions, deadline: float) -> list[PageText]:
+    total = len(reader.pages)
+    count = min(total, options.max_pages)
     no_labels: list[str] = []
     labels = _try(lambda: reader.page_labels, no_labels)
-    pages = []
+    has_form = _try(lambda: "/AcroForm" in reader.root_object, True)
+    pages: list[PageText] = []
     fonts: dict[object, Font | None] = {}
-    for index in range(count):
-        if index > 0 and time.monotonic() > deadline:
-            break
-        label = labels[index] if index < len(labels) and labels[index] else str(index + 1)
-        pages.append(_read_page(reader, index, label, fonts))
-        # pypdf keeps every object it has met; a long filing need not stay in memory whole.
-        if index % 50 == 49:
-            reader.resolved_objects.clear()
+    by_pdfium = pdfium_process.read_pages(data, count=count, total=total, password=password, deadline=deadline)
+    with closing(by_pdfium):
+        for index, lines in enumerate(by_pdfium):
+            if index > 0 and time.monotonic() > deadline:
+                break
+            label = labels[index] if index < len(labels) and labels[index] else str(index + 1)
+            if lines is None or is_doubtful(lines):
+                seen = _read_page(reader, index, label, fonts)
+                pages.append(seen if seen.lines else seen.with_lines(lines or []))
+            else:
+                pages.append(PageText(label, lines))
+                if has_form:
+                    pages[-1].fields = _fields(reader, index)
+            # pypdf keeps every object it has met; a long filing need not stay in memory whole.
+            if index % 50 == 49:
+                reader.resolved_objects.clear()
+    for index in thin_pages(pages):  # their pictures count, which pypdf measures
+        if not pages[index].by_pypdf and (index == 0 or time.monotonic() <= deadline):
+            seen = _read_page(reader, index, pages[index].label, fonts)
+            pages[index] = seen if seen.letters > pages[index].letters else seen.with_lines(pages[index].lines)
     return pages
 
 
 def _read_page(reader: PdfReader, index: int, label: str, fonts: dict[object, Font | None]) -> PageText:
     from pypdf.errors import LimitReachedError
 
-    page = PageText(label)
+    page = PageText(label, by_pypdf=True)
     try:
         source = reader.pages[index]
         page.lines, drawn = page_lines(source, Pen(fonts))
@@ -162,8 +189,13 @@ def _read_page(reader: PdfReader, index: int, label: str, fonts: dict[object, Fo
     except Exception:  # noqa: BLE001  # pypdf promises no closed set of exceptions for broken files (pypdf/errors.py)
         page.fault, page.status = "corrupt", "empty"
         return page
-    page.fields = _try(lambda: list(form_values(source)), [])
+    page.fields = _fields(reader, index)
     return page
+
+
+def _fields(reader: PdfReader, index: int) -> list[str]:
+    nothing: list[str] = []
+    return _try(lambda: list(form_values(reader.pages[index])), nothing)
 
 
 def _read_pictures(
@@ -232,7 +264,7 @@ def _assemble(
         blocks=tuple(replace(block, section=section) for block, section in zip(parsed.blocks, sections, strict=True)),
         pages=tuple(replace(place, status=page.status) for place, page in zip(parsed.pages, pages, strict=True)),
         status=document_status(pages, bool(parsed.blocks), bool(problems)),
-        problems=tuple(problems),
+        problems=(*problems, *by_pypdf(pages)),
     )
 
 

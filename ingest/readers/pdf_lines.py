@@ -14,8 +14,8 @@ from ingest.readers.pdf_pen import Pen
 if TYPE_CHECKING:
     from pypdf import PageObject
 
-_BOLD = re.compile(r"bold|black|heavy|semibd|demi|-medi\b|cmbx|黑体|simhei", re.IGNORECASE)
-_ITEM_MARKER = re.compile(r"\s*(?:[(（]?\w{1,3}[.．)）]|[•●▪■◦‣∙○◆◇➢✓❖·–—*-])\s*$")
+BOLD = re.compile(r"bold|black|heavy|semibd|demi|-medi\b|cmbx|黑体|simhei", re.IGNORECASE)
+ITEM_MARKER = re.compile(r"\s*(?:[(（]?\w{1,3}[.．)）]|[•●▪■◦‣∙○◆◇➢✓❖·–—*-])\s*$")
 _FIGURES = re.compile(rb"[\d,.()$%+-]+$")
 _PATH_OPERATORS = frozenset({b"l", b"c", b"v", b"y", b"re"})
 _DRAWN_LETTERS = 300  # strokes on a page without text and pictures: its letters were turned into outlines
@@ -70,7 +70,7 @@ def page_lines(page: PageObject, pen: Pen) -> tuple[list[Line], Drawn]:
             drawn.strokes += 1
 
     page.extract_text(visitor_text=on_text, visitor_operand_before=on_operator)
-    return _side_by_side(_lines(parts)), drawn
+    return side_by_side(_lines(parts)), drawn
 
 
 def _space_out(shown: Any, spacing_ems: float) -> None:
@@ -147,7 +147,7 @@ def _part(text: str, matrix: Matrix, font: Any, size: float, measured: tuple[flo
         start,
         y,
         printed_size,
-        bold=_BOLD.search(name) is not None,
+        bold=BOLD.search(name) is not None,
         right=end - blank if measured else end,
         measured=measured is not None,
     )
@@ -166,7 +166,7 @@ def _lines(parts: Sequence[_Part]) -> Iterator[Line]:
     yield from _line(current)
 
 
-def _side_by_side(lines: Iterator[Line]) -> list[Line]:
+def side_by_side(lines: Iterator[Line]) -> list[Line]:
     """The lines with those joined that follow each other in the stream and stand beside each other on the page: torn
     apart by pypdf where the font changes ("10", "‑", "K"), cells of a row, a title and the page number drawn before it.
     """
@@ -183,7 +183,7 @@ def _side_by_side(lines: Iterator[Line]) -> list[Line]:
         if gap < -slack:
             result.append(line)
             continue
-        marker = _ITEM_MARKER.match(left.text)
+        marker = ITEM_MARKER.match(left.text)
         wide = not marker and gap > (line.size if measured else line.size + slack)
         tight = gap < slack and (right.text[0] in ".,;:!?)]-\u2011" or left.text[-1] in "([-\u2011")
         result[-1] = replace(
@@ -220,7 +220,7 @@ def _joined(parts: Sequence[_Part]) -> str:
     before: _Part | None = None
     for part in parts:
         printed = bool(part.text.strip())
-        marker = before is not None and len(cells) == 1 and _ITEM_MARKER.match(cells[0])
+        marker = before is not None and len(cells) == 1 and ITEM_MARKER.match(cells[0])
         if before is None or not printed or marker or not _is_gap(before, part):
             glue = " " if marker and before and part.x > before.right + 1 else ""
             cells[-1:] = [glue.join([*cells[-1:], part.text])]

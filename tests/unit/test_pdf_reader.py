@@ -373,7 +373,7 @@ def test_pypdf_is_silent(caplog: pytest.LogCaptureFixture, capfd: pytest.Capture
 
 def test_the_fingerprint_says_whether_pictures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ocr, "available", lambda: True)
-    assert pipeline(ReadOptions()) == "pdf/3+ocr/1"
-    assert pipeline(ReadOptions(ocr=False)) == "pdf/3"
+    assert pipeline(ReadOptions()) == "pdf/4+ocr/1"
+    assert pipeline(ReadOptions(ocr=False)) == "pdf/4"
     monkeypatch.setattr(ocr, "available", lambda: False)
-    assert pipeline(ReadOptions()) == "pdf/3"
+    assert pipeline(ReadOptions()) == "pdf/4"
