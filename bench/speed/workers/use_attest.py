@@ -20,7 +20,7 @@ def main() -> None:
     owner = Owner(folder)
     base = open_knowledge_base(settings)
     base.caches.attach_terms()
-    base.caches.attach_vectors()
+    base.caches.attach()
     assistant = open_assistant(settings, base)
 
     def sync() -> int:
