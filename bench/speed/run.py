@@ -74,12 +74,12 @@ def main() -> None:
                     )
                 )
                 sys.stderr.write(f"round {number + 1}: {one.name}, {time.monotonic() - began:.0f} s\n")
-            # after each round: one that is broken off leaves what the others found
-            gemm = [{kind: asdict(one) for kind, one in some.items()} for some in products]
-            result = about | {"first_start": first, "gemm_flop": gemm, "rounds": rounds}
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-            options.out.with_suffix(".svg").write_text(report.picture(rounds), "utf-8")
+                # after each of them: a run that is broken off leaves what was found
+                gemm = [{kind: asdict(one) for kind, one in some.items()} for some in products]
+                result = about | {"first_start": first, "gemm_flop": gemm, "rounds": rounds}
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+                options.out.with_suffix(".svg").write_text(report.picture(rounds), "utf-8")
     _show(result, options.compare)
 
 

@@ -6,6 +6,7 @@ here at the last end of a line or sentence before 800 characters, with 100 share
 """
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def main() -> None:
     if embeddings.exists(str(kept / "index")):
         embeddings.load(str(kept / "index"))
 
+    searching = threading.Lock()  # with content it fails where two threads search at once
+
     def text_of(path: Path) -> str:
         if path.suffix == ".pdf":
             return "\n".join(page.extract_text() for page in PdfReader(path).pages)
@@ -42,7 +45,9 @@ def main() -> None:
         return embeddings.count()
 
     def ask(question: str) -> list[str]:
-        return [one["file"] for one in embeddings.search(_QUERY, top_k, parameters={"question": question})]
+        with searching:
+            found = embeddings.search(_QUERY, top_k, parameters={"question": question})
+        return [one["file"] for one in found]
 
     def read() -> int:
         pages = [page.extract_text() for path in folder.glob("*.pdf") for page in PdfReader(path).pages]
