@@ -29,7 +29,7 @@ def test_nothing_found_and_nothing_asked_are_no_evidence() -> None:
 
 @pytest.mark.parametrize("weights", [ENGLISH, CHINESE])
 def test_what_speaks_for_an_answer_never_counts_against_it(weights: object) -> None:
-    against = {"lacking", "unheard"}
+    against = {"lacking", "unheard", "bare"}
     for one in fields(Features):
         weight = getattr(weights, one.name)
         assert weight <= 0 if one.name in against else weight >= 0, one.name
@@ -53,6 +53,45 @@ def test_words_that_stand_in_one_sentence_count_more_than_the_same_words_far_apa
     together, scattered = features(found(LEAVE, TOLD, others=[apart])), features(found(LEAVE, apart, others=[TOLD]))
     assert together[0].together > scattered[0].together
     assert together[0].words == pytest.approx(scattered[0].words, abs=0.01)
+
+
+SEVERAL = (
+    "Did the Porto newspaper report that canal freight tolls rose in spring, while the Suzhou magazine praised the"
+    " cheaper night trains?"
+)
+TOLLS = "The Porto newspaper wrote a report on the canal: freight tolls rose in spring."
+TRAINS = "A Suzhou magazine praised the night trains, which are cheaper."
+
+
+def test_a_question_of_several_parts_may_find_each_in_another_passage() -> None:
+    assert evidence(found(SEVERAL, TOLLS, TRAINS)) > ENOUGH
+    assert evidence(found(SEVERAL, TOLLS, others=[TRAINS])) < ENOUGH
+    assert evidence(found(SEVERAL, TRAINS, others=[TOLLS])) < ENOUGH
+
+
+def test_a_question_of_one_part_is_not_put_together_from_several_passages() -> None:
+    halves = "Employees in Rotterdam have a canteen.", "Interns take days of leave that is not paid."
+    assert features(found(LEAVE, *halves)) == [
+        features(found(LEAVE, half, others=[other]))[0] for half, other in (halves, halves[::-1])
+    ]
+
+
+def test_a_known_code_alone_carries_no_answer() -> None:
+    question = "With what torque are the screws of the TL-1207 tightened?"
+    told = "Tighten the screws of the TL-1207 with a torque of 0.4 Nm."
+    others = ["The TL-1207 is sold in Porto.", "Stock: TL-1207, Rotterdam, 1265 pieces."]
+    assert evidence(found(question, told, *others)) > ENOUGH
+    assert evidence(found(question, *others, others=[told])) < ENOUGH
+    another = found(question, "The TL-1530 is sold in Porto.", others=[told, *others])
+    assert evidence(found(question, *others, others=[told])) > evidence(another)
+
+
+def test_another_language_counts_for_a_code_that_ones_own_does_not_have() -> None:
+    chinese, english = "E-07 表示探头接头受潮，请擦干。", "The display has two lines."
+    assert evidence(found("What does E-07 on the display mean?", chinese, english)) > ENOUGH
+    named = "The TL-1207 can be read by phone.", "TL-1207 内有电池，可读取三年。"
+    for asked, others in (("Which patent covers the TL-1207?", named), ("TL-1207 的防爆认证是哪一级？", named[::-1])):
+        assert evidence(found(asked, *others)) < ENOUGH
 
 
 # ── what an embedder may say ──────────────────────────────────────────────────────────────────
