@@ -123,17 +123,32 @@ def pieces_of(
     )
 
 
-def embed_missing(
-    pieces: Sequence[Piece], *, base: KnowledgeBase, embedder: Embedder, embedder_id: int
-) -> Mapping[str, NDArray[np.float32]]:
-    """Vectors of the texts that were never embedded before, by hash. Equal texts are embedded once."""
-    texts = {sha256(piece.embedded_text): piece.embedded_text for piece in pieces}
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is embedded, by its hash. `tokens`: about so many."""
+
+    digest: str
+    text: str
+    tokens: int
+
+
+def missing_texts(pieces: Sequence[Piece], *, base: KnowledgeBase, embedder_id: int) -> list[Text]:
+    """The texts of the pieces that were never embedded before, each once."""
+    texts = {sha256(piece.embedded_text): piece for piece in pieces}
     with base.catalog.read() as snapshot:
-        missing = sorted(versions.missing_vectors(snapshot, embedder_id, texts))
-    if not missing:
-        return {}
-    embedded = _embed([texts[key] for key in missing], embedder=embedder)
-    return dict(zip(missing, embedded, strict=True))
+        missing = versions.missing_vectors(snapshot, embedder_id, texts)
+    return [
+        # A heading has a token for every three bytes or so, in Chinese and in English.
+        Text(digest, piece.embedded_text, piece.tokens + len(piece.heading.encode()) // 3)
+        for digest, piece in texts.items()
+        if digest in missing
+    ]
+
+
+def embed(texts: Sequence[Text], *, embedder: Embedder) -> dict[str, NDArray[np.float32]]:
+    """Their vectors by hash."""
+    vectors = _embed([text.text for text in texts], embedder=embedder)
+    return {text.digest: vector for text, vector in zip(texts, vectors, strict=True)}
 
 
 def save_embedded(

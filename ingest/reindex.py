@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ingest.embedding import Embedded, Embedding
 from ingest.interrupt import Cancelled, call
-from ingest.pipeline import embed_missing, save_embedded
+from ingest.pipeline import save_embedded
 from ingest.split import split
 from ingest.sync import Progress
 from rag.catalog import indexes, versions
@@ -30,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _BATCH_CHUNKS = 256
 _BATCH_VERSIONS = 100
-_EMBED_CHUNKS = 32  # half a second or so of a CPU, after which a cancel is heard
 # Versions that may be left for the last round, which keeps syncs waiting. Where syncs write faster than this embeds,
 # some rounds are enough: the last one then takes longer, but it ends.
 _FEW = 8
@@ -119,16 +116,11 @@ class Reindex:
         if not batch:
             return
         pieces = [piece for _, some in batch for piece in some]
-        found: dict[str, NDArray[np.float32]] = {}
-        for start in range(0, len(pieces), _EMBED_CHUNKS):
-            self._stop_if_cancelled()
-            some = [
-                piece for piece in pieces[start : start + _EMBED_CHUNKS] if sha256(piece.embedded_text) not in found
-            ]
-            embed = partial(
-                embed_missing, some, base=self.base, embedder=self.embedder, embedder_id=self.index.embedder_id
-            )
-            found.update(call(embed, cancelled=self.cancelled))  # the first one waits for the model to be loaded
+        with closing(
+            Embedding(self.base, cancelled=self.cancelled)
+        ) as embedding:  # the first one waits for the model to be loaded
+            begun = embedding.begin(pieces, embedder=self.embedder, embedder_id=self.index.embedder_id)
+            found = embedding.take(begun)
         with self.base.catalog.write() as connection:
             kept = [
                 (stored, own)
@@ -161,7 +153,7 @@ class Reindex:
             raise Cancelled
 
 
-def _of(pieces: Sequence[Piece], found: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+def _of(pieces: Sequence[Piece], found: Embedded) -> Embedded:
     """The vectors of these pieces alone: one that nobody refers to would stay for good."""
     wanted = {sha256(piece.embedded_text) for piece in pieces}
     return {digest: vector for digest, vector in found.items() if digest in wanted}

@@ -6,7 +6,6 @@ What a sync may conclude from silence: nothing. Only a listing that ended well s
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -15,13 +14,11 @@ from functools import partial
 from itertools import count
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ingest.budget import Budget
+from ingest.embedding import Embedded, Embedding
 from ingest.interrupt import Cancelled as Cancelled
 from ingest.interrupt import Listening, call
-from ingest.pipeline import Prepared, Read, embed_missing, load, pieces_of, save_embedded
+from ingest.pipeline import Prepared, Read, load, pieces_of, save_embedded
 from ingest.readers import registry
 from ingest.readers.options import ReadOptions
 from ingest.reasons import newer_reader, state_moved, state_stood
@@ -43,8 +40,6 @@ log = logging.getLogger(__name__)
 _BATCH_CHUNKS = 256
 _BATCH_DOCUMENTS = 200
 _BATCH_BYTES = 32 * 2**20  # of originals: two hundred scans with a word or two in each are gigabytes
-_EMBED_CHUNKS = 16  # at first; then as many as take so long, because a cancel leaves the rest of them to end by itself
-_EMBED_SECONDS = 0.3
 _LARGE_TEXT = 200_000  # characters; cutting more takes long enough for somebody to want it to stop
 _LOOK_SECONDS = 0.2  # whether to stop, while a document is being read
 _AHEAD = 16  # items being read while others are embedded: bounds the memory …
@@ -110,10 +105,23 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A document that is read, split and embedded, and waits to be written with others."""
+    """A document that is read and split, and waits to be embedded and written with others."""
 
     prepared: Prepared
     pieces: list[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Documents that are cut as `index` wants it and are being embedded, to be written together."""
+
+    documents: Sequence[_Ready]
+    index: Index
+    vectors: Future[Embedded]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [piece for ready in self.documents for piece in ready.pieces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +155,22 @@ class Sync:
     _waiting: list[_Ready] = field(default_factory=list)
     _waiting_chunks: int = 0
     _waiting_bytes: int = 0
-    _embed_chunks: int = _EMBED_CHUNKS
+    _begun: _Batch | None = None
     _touched: list[_Touched] = field(default_factory=list)
     _known: dict[str, Known] = field(default_factory=dict)
     _index: Index | None = None
     _embedder: Embedder = field(init=False)
+    _embedding: Embedding = field(init=False)
     _chunks: int = 0
     _bytes: int = 0
 
     def run(self, listing: Source, options: SyncOptions) -> Report:
         self._remember(options)
         self._total = len(self._known) if self._known and not options.partial else None  # most likely as the last time
+        with closing(Embedding(self.base, cancelled=self.cancelled)) as self._embedding:
+            return self._run(listing, options)
+
+    def _run(self, listing: Source, options: SyncOptions) -> Report:
         seen: set[str] = set()
         problem: Problem | None = None
         try:
@@ -166,7 +179,8 @@ class Sync:
                     self._take(prepared, self._known.get(prepared.item.key))
         except SourceError as failure:
             problem = Problem(failure.code, failure.detail, failure.remedy)
-        self._write_waiting()
+        self._hand_over()
+        self._write_begun()
         self._write_touched()
         if problem is None and options.may_delete:
             gone = self._gone(seen)
@@ -379,7 +393,7 @@ class Sync:
         self._waiting_bytes += _size(prepared)
         full = self._waiting_chunks >= _BATCH_CHUNKS or self._waiting_bytes >= _BATCH_BYTES
         if full or len(self._waiting) >= _BATCH_DOCUMENTS:
-            self._write_waiting()
+            self._hand_over()
 
     def _keep_last_good(self, prepared: Prepared, before: Known | None) -> None:
         """It could not be read. Its row says why; a version that could be read before stays the active one."""
@@ -434,22 +448,38 @@ class Sync:
                 elif versions.active_version(connection, document_id) == item.before.version:
                     self._save_row(connection, item.said)  # else it was deleted meanwhile, and stays so
 
-    def _write_waiting(self) -> None:
-        """What waits becomes active, all in one transaction. Texts that were embedded once are not embedded again."""
-        batch, self._waiting, self._waiting_chunks, self._waiting_bytes = self._waiting, [], 0, 0
-        if not batch:
+    def _hand_over(self) -> None:
+        """What waits is embedded from now on, while the batch before it is written and the next one is cut."""
+        documents, self._waiting, self._waiting_chunks, self._waiting_bytes = self._waiting, [], 0, 0
+        if not documents:
             return
-        for ready in batch:
+        begun = self._begin(documents)
+        self._write_begun()
+        self._begun = begun
+
+    def _begin(self, documents: Sequence[_Ready]) -> _Batch:
+        assert self._index is not None
+        pieces = [piece for ready in documents for piece in ready.pieces]
+        vectors = self._embedding.begin(pieces, embedder=self._embedder, embedder_id=self._index.embedder_id)
+        return _Batch(documents, self._index, vectors)
+
+    def _write_begun(self) -> None:
+        """The batch that is being embedded becomes active, all in one transaction."""
+        batch, self._begun = self._begun, None
+        if batch is None:
+            return
+        for ready in batch.documents:
             original = ready.prepared.original
             if original is not None and original.parsed is None:
                 self.base.originals.put(original.data)
         while True:
-            found = self._embedded([piece for ready in batch for piece in ready.pieces])
+            found = self._embedding.take(batch.vectors)
             with self.base.caches.still():  # no other index becomes the active one
-                if not self._follow_index():
+                self._follow_index()
+                if batch.index is self._index:
                     self._publish(batch, found)
                     return
-            batch = [replace(ready, pieces=self._pieces(ready.prepared)) for ready in batch]
+            batch = self._begin([replace(ready, pieces=self._pieces(ready.prepared)) for ready in batch.documents])
 
     def _follow_index(self) -> bool:
         """Take up the active index of the collection. Whether it is another one: a re-index has ended meanwhile, and
@@ -472,16 +502,14 @@ class Sync:
         assert prepared.parsed is not None
         return call(split, cancelled=self.cancelled) if len(prepared.parsed.text) > _LARGE_TEXT else split()
 
-    def _publish(self, batch: Sequence[_Ready], found: Mapping[str, NDArray[np.float32]]) -> None:
-        assert self._index is not None
-        pieces = [piece for ready in batch for piece in ready.pieces]
+    def _publish(self, batch: _Batch, found: Embedded) -> None:
         flips: list[Flip] = []
         keys: list[int] = []
         items: list[JobItem] = []
         with self.base.catalog.write() as connection:
-            embedder_id = self._index.embedder_id
-            save_embedded(connection, pieces, found, embedder=self._embedder, embedder_id=embedder_id)
-            for ready in batch:
+            embedder_id = batch.index.embedder_id
+            save_embedded(connection, batch.pieces, found, embedder=self._embedder, embedder_id=embedder_id)
+            for ready in batch.documents:
                 item, new_flip, new_keys = self._stage(connection, ready)
                 flips.append(new_flip)
                 keys.extend(new_keys)
@@ -489,7 +517,7 @@ class Sync:
 
         def describe(connection: Connection) -> None:
             # With the flip, not before: what a crash leaves must not look like what was read, or nobody reads it again.
-            for ready in batch:
+            for ready in batch.documents:
                 self._save_row(connection, ready.prepared)
 
         self.base.caches.publish(
@@ -499,27 +527,6 @@ class Sync:
         self.report_items(items)
         added = sum(1 for flip in flips if flip.old_version is None)
         self._count(added=added, changed=len(flips) - added)
-
-    def _embedded(self, pieces: list[Piece]) -> dict[str, NDArray[np.float32]]:
-        """Vectors of the texts that have none, by hash; a little at a time, because somebody may want it to stop."""
-        assert self._index is not None
-        found: dict[str, NDArray[np.float32]] = {}
-        start = 0
-        while start < len(pieces):
-            self._stop_if_cancelled()
-            end = start + self._embed_chunks
-            some = [piece for piece in pieces[start:end] if sha256(piece.embedded_text) not in found]
-            embed = partial(
-                embed_missing, some, base=self.base, embedder=self._embedder, embedder_id=self._index.embedder_id
-            )
-            began = time.monotonic()
-            new = call(embed, cancelled=self.cancelled)
-            if new:
-                wanted = len(new) * _EMBED_SECONDS / max(time.monotonic() - began, 1e-3)
-                self._embed_chunks = round(min(max(wanted, self._embed_chunks / 2, 4), self._embed_chunks * 2, 256))
-            found.update(new)
-            start = end
-        return found
 
     def _stage(self, connection: Connection, ready: _Ready) -> tuple[JobItem, Flip, list[int]]:
         prepared = ready.prepared

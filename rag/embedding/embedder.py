@@ -17,7 +17,7 @@ import numpy as np
 from rag.embedding import model_files
 from rag.embedding.runtimes.agreement import unit
 from rag.embedding.runtimes.choice import Runtime, exported_runtime
-from rag.embedding.runtimes.exported import whole_tokenizer
+from rag.embedding.runtimes.exported import Exported, whole_tokenizer
 from rag.errors import Unavailable
 from rag.ports import Vectors
 from rag.text.language import canonical
@@ -100,12 +100,13 @@ class SentenceTransformerEmbedder:
         if not clean:
             return vectors
         self._load()
+        encode, lengths = self._tokenised(clean)
 
         def embed(rows: list[int]) -> None:
             with self._turns.question() if urgent else self._turns.passages():
-                vectors[rows] = unit(self._runtime.encode([clean[row] for row in rows], query=False))
+                vectors[rows] = unit(encode(rows))
 
-        for _ in self._pool.map(embed, self._batches(clean)):
+        for _ in self._pool.map(embed, self._batches(lengths)):
             pass
         return vectors
 
@@ -124,13 +125,23 @@ class SentenceTransformerEmbedder:
         ids = self._tokenizer.encode(canonical(text), add_special_tokens=False).ids
         return 1.0 - ids.count(unknown) / len(ids) if ids and unknown is not None else 1.0
 
-    def _batches(self, texts: list[str]) -> Iterator[list[int]]:
-        """Row numbers, longest texts first, so that padding is short and a batch too big for memory fails at once."""
+    def _tokenised(self, texts: list[str]) -> tuple[Callable[[list[int]], Vectors], list[int]]:
+        """What embeds the texts of some rows, and the length of each, in tokens, as it is embedded."""
+        runtime = self._runtime
+        if isinstance(runtime, Exported):  # tokenised once
+            tokens = runtime.tokens(texts, query=False)
+            return lambda rows: runtime.vectors([tokens[row] for row in rows]), [
+                runtime.padded(len(own)) for own in tokens
+            ]
         lengths = [min(tokens + 2, self.window) for tokens in self.count_tokens(texts)]
+        return lambda rows: runtime.encode([texts[row] for row in rows], query=False), lengths
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Row numbers, longest texts first, so that padding is short and a batch too big for memory fails at once."""
         on_gpu = self._runtime is self.__dict__.get("_reference") and not self._reference.on_cpu
         budget = self._batch_tokens or (_BATCH_TOKENS_GPU if on_gpu else _BATCH_TOKENS_CPU)
         rows: list[int] = []
-        for row in sorted(range(len(texts)), key=lambda row: -lengths[row]):
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
             if rows and lengths[rows[0]] * (len(rows) + 1) > budget:
                 yield rows
                 rows = []

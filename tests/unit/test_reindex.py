@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.reindex import ReindexRequest, Tally, reindex, samples
+from ingest.embedding import Embedding
 from ingest.interrupt import Cancelled
 from ingest.jobs import Running
 from ingest.reindex import Reindex
@@ -301,18 +302,18 @@ def test_a_sync_that_is_under_way_at_the_switch_goes_on_in_the_new_index(
 ) -> None:
     """It had cut and embedded its documents for the old one."""
     sync = world.runs.make()
-    embedded = sync._embedded
+    take = Embedding.take
     switched = False
 
-    def switch_first(pieces: Any) -> Any:
+    def switch_first(embedding: Embedding, begun: Any) -> Any:
         nonlocal switched
-        found = embedded(pieces)
+        found = take(embedding, begun)
         if not switched:
             switched = True
             world.reindex()
         return found
 
-    monkeypatch.setattr(sync, "_embedded", switch_first)
+    monkeypatch.setattr(Embedding, "take", switch_first)
     from ingest.sync import SyncOptions
     from tests.bases import ListSource
 
@@ -425,16 +426,16 @@ def test_a_vector_that_goes_between_the_look_and_the_writing_is_made_again(
 ) -> None:
     """A sync counts on a vector that is there, and a confirmed re-index takes it away."""
     sync = world.runs.make()
-    embedded = sync._embedded
+    take = Embedding.take
 
-    def then_confirm(pieces: Any) -> Any:
-        found = embedded(pieces)
+    def then_confirm(embedding: Embedding, begun: Any) -> Any:
+        found = take(embedding, begun)
         with world.base.catalog.write() as connection:
             connection.exec_driver_sql("DELETE FROM vectors WHERE sha256 NOT IN (SELECT embedded_sha256 FROM chunks)")
         return found
 
     world.runs.sync(*others("drill"), allow_deletes=True)
-    monkeypatch.setattr(sync, "_embedded", then_confirm)
+    monkeypatch.setattr(Embedding, "take", then_confirm)
     with world.base.catalog.write() as connection:
         connection.exec_driver_sql("DELETE FROM chunks WHERE document_id = ?", (_id(world, "drill.txt"),))
     from ingest.sync import SyncOptions

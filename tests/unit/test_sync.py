@@ -626,6 +626,38 @@ def test_a_cancel_is_heard_between_two_embeddings(runs: Runs, bases: Bases, monk
     )  # the first one was for nothing
 
 
+def test_a_batch_is_embedded_while_the_one_before_it_is_written(
+    runs: Runs, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.sync._BATCH_DOCUMENTS", 1)
+    embed, publish = bases.embedder.embed_passages, runs.base.caches.publish
+    second = threading.Event()
+    beside: list[bool] = []
+
+    def embedded(texts: Sequence[str], **options: Any) -> Any:
+        if any("drill" in text for text in texts):
+            second.set()
+        return embed(texts, **options)
+
+    def published(*args: Any, **options: Any) -> int:
+        beside.append(second.wait(5))
+        return publish(*args, **options)
+
+    monkeypatch.setattr(bases.embedder, "embed_passages", embedded)
+    monkeypatch.setattr(runs.base.caches, "publish", published)
+    assert runs.sync(file("handbook.txt", HANDBOOK), file("manual.txt", MANUAL)).counts == Counts(added=2)
+    assert beside == [True, True]
+
+
+def test_a_text_of_two_batches_that_are_under_way_is_embedded_once(
+    runs: Runs, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.sync._BATCH_DOCUMENTS", 1)
+    runs.sync(*(file(f"{number}.txt", HANDBOOK) for number in range(4)))
+    assert len(runs.documents()) == 4
+    assert bases.embedder.embedded == list(dict.fromkeys(bases.embedder.embedded))
+
+
 @pytest.mark.parametrize("restart", [True, False], ids=["restarted", "same process"])
 def test_a_crash_before_the_flip_leaves_the_old_version_and_a_rerun_completes(bases: Bases, restart: bool) -> None:
     runs = runs_in(bases.open())

@@ -24,6 +24,7 @@ from rag.embedding.model_files import prompts_of
 from rag.embedding.runtimes.agreement import disagreement
 from rag.embedding.runtimes.export import ENCODER, EXPECTED
 from rag.embedding.runtimes.exported import (
+    MULTIPLES,
     Exported,
     Run,
     compile_for_openvino,
@@ -78,7 +79,7 @@ class Kept:
         """Raises whatever the library raises."""
         parallel = threads or cores()
         name, run = _SESSIONS[self._kind](self._encoder, parallel)
-        return Exported(name, parallel, run, tokenizer, window, prompts_of(model))
+        return Exported(name, parallel, run, tokenizer, window, prompts_of(model), MULTIPLES[self._kind])
 
     def forget(self) -> None:
         self._note.unlink(missing_ok=True)
