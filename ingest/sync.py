@@ -503,17 +503,10 @@ class Sync:
         return call(split, cancelled=self.cancelled) if len(prepared.parsed.text) > _LARGE_TEXT else split()
 
     def _publish(self, batch: _Batch, found: Embedded) -> None:
-        flips: list[Flip] = []
-        keys: list[int] = []
-        items: list[JobItem] = []
         with self.base.catalog.write() as connection:
             embedder_id = batch.index.embedder_id
             save_embedded(connection, batch.pieces, found, embedder=self._embedder, embedder_id=embedder_id)
-            for ready in batch.documents:
-                item, new_flip, new_keys = self._stage(connection, ready)
-                flips.append(new_flip)
-                keys.extend(new_keys)
-                items.append(item)
+            flips, keys, items = self._stage(connection, batch.documents)
 
         def describe(connection: Connection) -> None:
             # With the flip, not before: what a crash leaves must not look like what was read, or nobody reads it again.
@@ -528,34 +521,22 @@ class Sync:
         added = sum(1 for flip in flips if flip.old_version is None)
         self._count(added=added, changed=len(flips) - added)
 
-    def _stage(self, connection: Connection, ready: _Ready) -> tuple[JobItem, Flip, list[int]]:
-        prepared = ready.prepared
-        assert prepared.original is not None
-        assert prepared.parsed is not None
-        assert prepared.content_sha256 is not None
-        assert prepared.pipeline is not None
-        document_id = knowledge.reserve_document(
-            connection, self.source.id, key=prepared.item.key, uri=prepared.item.uri
+    def _stage(
+        self, connection: Connection, documents: Sequence[_Ready]
+    ) -> tuple[list[Flip], list[int], list[JobItem]]:
+        """Stored, and active for nobody yet: the flips that will change that, all chunks' keys, and what to tell."""
+        ids = knowledge.reserve_documents(
+            connection, self.source.id, {ready.prepared.item.key: ready.prepared.item.uri for ready in documents}
         )
-        old = versions.active_version(connection, document_id)
-        number, keys = versions.stage(
-            connection,
-            NewVersion(
-                document_id=document_id,
-                content_sha256=prepared.content_sha256,
-                pipeline=prepared.pipeline,
-                media_type=prepared.original.media_type,
-                name=prepared.original.name,
-                title=prepared.title,
-                parsed=prepared.parsed,
-                pieces=ready.pieces,
-            ),
-            index_id=self.collection.index_id,
-        )
-        state = "partial" if prepared.status == "partial" else "added" if old is None else "changed"
-        problem = prepared.problems[0] if prepared.problems else None
-        item = JobItem(prepared.item.key, prepared.item.uri, state, document_id, problem)
-        return item, Flip(document_id, old, number), keys
+        active = versions.active_versions(connection, list(ids.values()))
+        new = [_new_version(ready, ids[ready.prepared.item.key]) for ready in documents]
+        staged = versions.stage_all(connection, new, index_id=self.collection.index_id)
+        flips = [
+            Flip(version.document_id, active.get(version.document_id), number)
+            for version, (number, _) in zip(new, staged, strict=True)
+        ]
+        items = [_job_item(ready.prepared, flip) for ready, flip in zip(documents, flips, strict=True)]
+        return flips, [key for _, keys in staged for key in keys], items
 
     def _save_row(self, connection: Connection, prepared: Prepared) -> None:
         """All that a document says of itself beside its versions."""
@@ -606,6 +587,30 @@ class Sync:
     def _stop_if_cancelled(self) -> None:
         if self.cancelled():
             raise Cancelled
+
+
+def _new_version(ready: _Ready, document_id: str) -> NewVersion:
+    prepared = ready.prepared
+    assert prepared.original is not None
+    assert prepared.parsed is not None
+    assert prepared.content_sha256 is not None
+    assert prepared.pipeline is not None
+    return NewVersion(
+        document_id=document_id,
+        content_sha256=prepared.content_sha256,
+        pipeline=prepared.pipeline,
+        media_type=prepared.original.media_type,
+        name=prepared.original.name,
+        title=prepared.title,
+        parsed=prepared.parsed,
+        pieces=ready.pieces,
+    )
+
+
+def _job_item(prepared: Prepared, flip: Flip) -> JobItem:
+    state = "partial" if prepared.status == "partial" else "added" if flip.old_version is None else "changed"
+    problem = prepared.problems[0] if prepared.problems else None
+    return JobItem(prepared.item.key, prepared.item.uri, state, flip.document_id, problem)
 
 
 def _size(prepared: Prepared) -> int:

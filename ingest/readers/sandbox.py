@@ -29,6 +29,8 @@ from rag.models import Parsed
 
 _PATIENCE_SHARE = 0.8  # of the time for a document; the rest is for what comes after its last page
 _LOOK_SECONDS = 0.1  # whether anybody still wants what is being read
+_SETTLED = 50  # documents; after them a child that has grown large goes
+_LARGE_SHARE = 0.25  # of the memory that a document may take
 # What the child may know of our environment: no keys, no addresses.
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "LANG", "TZ")
 
@@ -36,10 +38,13 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "LANG", "TZ")
 class Sandbox:
     """Reads documents in child processes. Thread-safe: up to `workers` at once, the others wait their turn.
 
-    A child serves `recycle_after` documents, so that starting it costs little per document and its leaks are bounded.
+    A child serves `recycle_after` documents, or fewer where it has grown large, so that starting it (0.1 s of CPU)
+    costs little per document and its leaks are bounded.
     """
 
-    def __init__(self, *, memory_bytes: int, timeout_seconds: float, workers: int = 1, recycle_after: int = 50) -> None:
+    def __init__(
+        self, *, memory_bytes: int, timeout_seconds: float, workers: int = 1, recycle_after: int = 500
+    ) -> None:
         self._memory_bytes = memory_bytes
         self._timeout_seconds = timeout_seconds
         self._recycle_after = recycle_after
@@ -107,7 +112,7 @@ class Sandbox:
         finally:
             with self._lock:
                 self._busy.discard(child)
-                keep = child.well and child.served < self._recycle_after and not self._closed
+                keep = child.well and not child.is_worn(self._recycle_after) and not self._closed
                 if keep:
                     self._idle.append(child)
             if not keep:
@@ -132,6 +137,18 @@ class _Child:
             cwd="/",  # modules in the working folder must not be imported, and the data folder may be relative to it
             start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
         )
+
+    def is_worn(self, recycle_after: int) -> bool:
+        """Whether it has served long enough: so many documents, or some and what they left behind is large."""
+        if self.served < min(recycle_after, _SETTLED):
+            return False
+        if self.served >= recycle_after:
+            return True
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text("ascii").split()[1])
+        except (OSError, ValueError, IndexError):  # it has ended, or this is not Linux: then nobody knows
+            return True
+        return pages * os.sysconf("SC_PAGE_SIZE") > _LARGE_SHARE * self._memory_bytes
 
     def ask(
         self, request: object, *, name: str, timeout_seconds: float, stopped: Callable[[], bool]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -27,6 +27,7 @@ from rag.errors import Conflict, InvalidInput, NotFound
 from rag.models import Collection, Document, MetadataValue, Problem, SourceRecord
 from rag.ports import Embedder
 
+_MANY = 500  # values in one IN (…)
 _NAME_LIMIT = 200  # characters of a collection's or source's name
 
 
@@ -340,29 +341,40 @@ def save_document(
 
 def reserve_document(connection: Connection, source_id: str, *, key: str, uri: str) -> str:
     """The id of a document that is about to get a version. A new one stays hidden, as if deleted, until it has one."""
-    known = select(documents.c.id).where(documents.c.source_id == source_id, documents.c.key == key)
-    found = connection.execute(known).scalar()
-    if found is not None:
-        return str(found)
-    document_id, moment = new_id("doc"), now()
-    connection.execute(
-        insert(documents).values(
-            id=document_id,
-            source_id=source_id,
-            key=key,
-            uri=uri,
-            title="",
-            name="",
-            status="failed",
-            problems=[],
-            state={},
-            enabled=True,
-            created_at=moment,
-            updated_at=moment,
-            deleted_at=moment,
+    return reserve_documents(connection, source_id, {key: uri})[key]
+
+
+def reserve_documents(connection: Connection, source_id: str, uris: Mapping[str, str]) -> dict[str, str]:
+    """The same of many, by key."""
+    found: dict[str, str] = {}
+    for some in _batches(list(uris)):
+        query = select(documents.c.key, documents.c.id).where(
+            documents.c.source_id == source_id, documents.c.key.in_(some)
         )
-    )
-    return document_id
+        found.update((row[0], row[1]) for row in connection.execute(query))
+    moment = now()
+    new = {key: new_id("doc") for key in uris if key not in found}
+    rows = [
+        {
+            "id": document_id,
+            "source_id": source_id,
+            "key": key,
+            "uri": uris[key],
+            "title": "",
+            "name": "",
+            "status": "failed",
+            "problems": [],
+            "state": {},
+            "enabled": True,
+            "created_at": moment,
+            "updated_at": moment,
+            "deleted_at": moment,
+        }
+        for key, document_id in new.items()
+    ]
+    if rows:
+        connection.execute(insert(documents), rows)
+    return found | new
 
 
 def touch_document(
@@ -539,3 +551,8 @@ def _valid_name(name: str, noun: str) -> str:
             remedy=f"Use 1 to {_NAME_LIMIT} characters of any script, without slashes and line breaks.",
         )
     return name
+
+
+def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), _MANY):
+        yield values[start : start + _MANY]

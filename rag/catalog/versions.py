@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, true, tuple_, update
 
 from rag.catalog import aliases
 from rag.catalog.engine import next_change, next_moment, now
@@ -68,35 +68,50 @@ def stage(connection: Connection, version: NewVersion, *, index_id: int) -> tupl
 
     Every embedded text must have its vector already, or get it in the same transaction (`save_vectors`).
     """
-    number = 1 + int(
-        connection.execute(
-            select(func.coalesce(func.max(versions.c.number), 0)).where(versions.c.document_id == version.document_id)
-        ).scalar_one()
-    )
+    return stage_all(connection, [version], index_id=index_id)[0]
+
+
+def stage_all(connection: Connection, new: Sequence[NewVersion], *, index_id: int) -> list[tuple[int, list[int]]]:
+    """The same of many, each of another document: statements cost more than rows."""
     next_change(connection)  # the caches are told of these chunks before they are active
-    parsed = version.parsed
-    connection.execute(
-        insert(versions).values(
-            document_id=version.document_id,
-            number=number,
-            content_sha256=version.content_sha256,
-            text_sha256=sha256(parsed.text),
-            pipeline=version.pipeline,
-            media_type=version.media_type,
-            name=version.name,
-            title=version.title,
-            text=parsed.text,
-            blocks=[
+    highest: dict[str, int] = {}
+    for some in _batches([version.document_id for version in new]):
+        query = select(versions.c.document_id, func.max(versions.c.number)).where(versions.c.document_id.in_(some))
+        highest.update((row[0], row[1]) for row in connection.execute(query.group_by(versions.c.document_id)))
+    numbers = [1 + highest.get(version.document_id, 0) for version in new]
+    moment = now()
+    rows = [
+        {
+            "document_id": version.document_id,
+            "number": number,
+            "content_sha256": version.content_sha256,
+            "text_sha256": sha256(version.parsed.text),
+            "pipeline": version.pipeline,
+            "media_type": version.media_type,
+            "name": version.name,
+            "title": version.title,
+            "text": version.parsed.text,
+            "blocks": [
                 [block.kind, block.start, block.end, list(block.section), block.page, block.level, block.row]
                 + ([block.header] if block.header else [])
-                for block in parsed.blocks
+                for block in version.parsed.blocks
             ],
-            pages=[asdict(page) for page in parsed.pages],
-            created_at=now(),
-        )
+            "pages": [asdict(page) for page in version.parsed.pages],
+            "created_at": moment,
+        }
+        for version, number in zip(new, numbers, strict=True)
+    ]
+    if rows:
+        connection.execute(insert(versions), rows)
+    keys = _add_chunks(
+        connection,
+        [
+            (version.document_id, number, version.parsed, version.pieces)
+            for version, number in zip(new, numbers, strict=True)
+        ],
+        index_id=index_id,
     )
-    keys = add_chunks(connection, version.document_id, number, parsed=parsed, pieces=version.pieces, index_id=index_id)
-    return number, keys
+    return list(zip(numbers, keys, strict=True))
 
 
 def add_chunks(
@@ -109,6 +124,13 @@ def add_chunks(
     index_id: int,
 ) -> list[int]:
     """The pieces of a stored version as chunks of an index. Returns their keys in order."""
+    return _add_chunks(connection, [(document_id, number, parsed, pieces)], index_id=index_id)[0]
+
+
+def _add_chunks(
+    connection: Connection, cut: Sequence[tuple[str, int, Parsed, Sequence[Piece]]], *, index_id: int
+) -> list[list[int]]:
+    """The pieces of stored versions (document, number). Their keys, for each version in order."""
     rows = [
         {
             "document_id": document_id,
@@ -124,19 +146,23 @@ def add_chunks(
             "embedded_sha256": sha256(piece.embedded_text),
             "signature": signature(piece.text),
         }
+        for document_id, number, parsed, pieces in cut
         for ordinal, (piece, places) in enumerate(zip(pieces, _places(parsed, pieces), strict=True))
     ]
-    if rows:
-        connection.execute(insert(chunks), rows)
-    found = connection.execute(
-        select(chunks.c.key)
-        .where(chunks.c.document_id == document_id, chunks.c.version == number, chunks.c.index_id == index_id)
-        .order_by(chunks.c.ordinal)
-    ).scalars()
-    keys = list(found)
+    if not rows:
+        return [[] for _ in cut]
+    last = connection.execute(select(func.coalesce(func.max(chunks.c.key), 0))).scalar_one()
+    connection.execute(insert(chunks), rows)
+    # Nobody else writes meanwhile, and keys only ever rise: what is behind the last one are these rows, in their order.
+    added = iter(connection.execute(select(chunks.c.key).where(chunks.c.key > last).order_by(chunks.c.key)).scalars())
+    keys = [[next(added) for _ in pieces] for _, _, _, pieces in cut]
     # A document's title stands in its headings alone; once is enough.
-    texts = [f"{piece.heading}\n{piece.text}" if ordinal == 0 else piece.text for ordinal, piece in enumerate(pieces)]
-    aliases.save(connection, zip(keys, texts, strict=True))
+    texts = (
+        (key, piece.text if ordinal else f"{piece.heading}\n{piece.text}")
+        for own, (_, _, _, pieces) in zip(keys, cut, strict=True)
+        for ordinal, (key, piece) in enumerate(zip(own, pieces, strict=True))
+    )
+    aliases.save(connection, texts)
     return keys
 
 
@@ -163,21 +189,23 @@ def _places(parsed: Parsed, pieces: Sequence[Piece]) -> list[list[list[Any]]]:
 def flip(connection: Connection, flips: Sequence[Flip], *, collection_id: str, index_id: int) -> int:
     """Make the new versions the active ones, all at once, and note that the terms must follow. Returns the change."""
     change, moment = next_change(connection), next_moment(connection)
-    for item in flips:
-        connection.execute(
-            update(activations)
-            .where(activations.c.document_id == item.document_id, activations.c.to_change.is_(None))
-            .values(to_change=change, to_at=moment)
+    documents_ = [{"document": item.document_id} for item in flips]
+    begun = [
+        {"document_id": item.document_id, "version": item.new_version, "from_change": change, "from_at": moment}
+        for item in flips
+        if item.new_version is not None
+    ]
+    gone = [{"document": item.document_id} for item in flips if item.new_version is None]
+    if documents_:
+        ends = update(activations).where(
+            activations.c.document_id == bindparam("document"), activations.c.to_change.is_(None)
         )
-        if item.new_version is None:
-            gone = {"deleted_at": moment, "updated_at": moment}
-            connection.execute(update(documents).where(documents.c.id == item.document_id).values(**gone))
-        else:
-            connection.execute(
-                insert(activations).values(
-                    document_id=item.document_id, version=item.new_version, from_change=change, from_at=moment
-                )
-            )
+        connection.execute(ends.values(to_change=change, to_at=moment), documents_)
+    if begun:
+        connection.execute(insert(activations), begun)
+    if gone:
+        leaves = update(documents).where(documents.c.id == bindparam("document"))
+        connection.execute(leaves.values(deleted_at=moment, updated_at=moment), gone)
     _note(connection, flips, change=change, collection_id=collection_id, index_id=index_id)
     return change
 
@@ -203,6 +231,17 @@ def active_version(connection: Connection, document_id: str) -> int | None:
     return connection.execute(
         select(activations.c.version).where(activations.c.document_id == document_id, activations.c.to_change.is_(None))
     ).scalar()
+
+
+def active_versions(connection: Connection, document_ids: Sequence[str]) -> dict[str, int]:
+    """Of those that have one."""
+    found: dict[str, int] = {}
+    for some in _batches(document_ids):
+        query = select(activations.c.document_id, activations.c.version).where(
+            activations.c.document_id.in_(some), activations.c.to_change.is_(None)
+        )
+        found.update((row[0], row[1]) for row in connection.execute(query))
+    return found
 
 
 def collect_staged(connection: Connection, *, only: Sequence[tuple[str, int]] | None = None) -> int:

@@ -238,9 +238,8 @@ class Caches:
             collection = self._current(collection)
             with self._catalog.read() as snapshot:
                 # What is active may have changed since the flip was planned: somebody deleted the document meanwhile.
-                flips = [
-                    replace(item, old_version=versions.active_version(snapshot, item.document_id)) for item in flips
-                ]
+                active = versions.active_versions(snapshot, [item.document_id for item in flips])
+                flips = [replace(item, old_version=active.get(item.document_id)) for item in flips]
                 retired = versions.chunk_keys(
                     snapshot, [(item.document_id, item.old_version) for item in flips], index_id=collection.index_id
                 )

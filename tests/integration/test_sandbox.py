@@ -141,6 +141,17 @@ def test_one_process_reads_many_documents_and_is_replaced_in_time(stand_in: None
     assert all(gone(int(process)) for process in processes)
 
 
+def test_a_process_that_has_grown_large_is_replaced_earlier(stand_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.readers.sandbox._SETTLED", 2)
+    monkeypatch.setattr("ingest.readers.sandbox._LARGE_SHARE", 0.0)
+    box = Sandbox(memory_bytes=512 * MEBIBYTE, timeout_seconds=20)
+    try:
+        processes = [read(box, "well").split()[0] for _ in range(4)]
+    finally:
+        box.close()
+    assert [len(set(processes[:2])), len(set(processes[2:])), len(set(processes))] == [1, 1, 2]
+
+
 def gone(process: int, *, within_seconds: float = 10) -> bool:
     deadline = time.monotonic() + within_seconds
     while time.monotonic() < deadline:
