@@ -51,8 +51,8 @@ LIGHT_MODULES = [
     "app.main",
 ]
 MODELS = {"alembic", "openvino", "onnxruntime", "tokenizers"}
-# Modules that a process holds: up to 450 for a command's help and 1,000 to 1,100 for a service that answers, when this was
-# written. Each takes about a millisecond.
+# Modules that a process holds: up to 450 for a command's help and 1,000 to 1,100 for a service that answers, when this
+# was written. Each takes about a millisecond.
 MOST_FOR_HELP, MOST_FOR_THE_SERVICE, MOST_FOR_ANSWERS = 500, 1_050, 1_250
 
 
