@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
+from operator import add
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +54,8 @@ _RUN = re.compile(
 )
 _CLAUSE = re.compile(r"第\s?(\d{1,6}|[〇零一二三四五六七八九十百千两]{1,9})\s?([条章节款项编部页期届次卷回])")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff\u0640"))
+_GROUPED = re.compile(r",\d{3}")  # said first, for most texts have none
+_INVISIBLE: dict[int, None] = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff\u0640"))
 _CONNECTORS = re.compile(r"[^\w" + _MARKS + r"]+|_+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _DECADE = re.compile(r"(?:1\d|20)\d0s")
@@ -90,8 +92,15 @@ def terms(text: str) -> list[str]:
     Traditional and simplified Chinese, full and half width, upper and lower case give the same terms.
     """
     folded = _folded(text)
-    found = [term[:LONGEST_TERM] for match in _RUN.finditer(folded) for term in _terms_of(match)]
-    return found + _clauses(folded) if "第" in folded else found
+    if _HAN_CHARACTER.search(folded) is not None:
+        found = _terms_of_runs(folded)
+        return found + _clauses(folded) if "第" in folded else found
+    # Without Han nothing reaches over white space, and nearly every piece was there before: 4 times as quick.
+    return [
+        term
+        for piece in folded.split()
+        for term in (_piece_terms(piece) if len(piece) <= LONGEST_TERM else _terms_of_runs(piece))
+    ]
 
 
 def query_terms(text: str) -> list[str]:
@@ -124,10 +133,16 @@ def language_of(text: str) -> Literal["zh", "en"]:
 
 
 def _folded(text: str) -> str:
-    if text.isascii():
-        return _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
-    text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE).translate(_QUOTES)
-    return simplified(_THOUSANDS.sub(lambda number: number[0].replace(",", ""), text))
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_folded_characters())
+    if _GROUPED.search(text) is None:
+        return text
+    return _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
+
+
+@lru_cache(maxsize=1)
+def _folded_characters() -> dict[int, str | None]:
+    return {**_simplified_characters(), **_INVISIBLE, **_QUOTES}
 
 
 @lru_cache(maxsize=1)
@@ -151,27 +166,33 @@ def _simplified_characters() -> dict[int, str]:
     return {ord(source): target for source, target in table.items() if len(source) == 1 and source != target}
 
 
-def _terms_of(match: re.Match[str]) -> Iterator[str]:
+def _terms_of_runs(folded: str) -> list[str]:
+    return [term[:LONGEST_TERM] for match in _RUN.finditer(folded) for term in _terms_of(match)]
+
+
+@lru_cache(maxsize=1 << 15)
+def _piece_terms(piece: str) -> tuple[str, ...]:
+    return tuple(_terms_of_runs(piece))
+
+
+def _terms_of(match: re.Match[str]) -> Iterable[str]:
     run = match[0]
     match match.lastgroup:
         case "han":
             number = _digits_before(match)
-            if number:
-                yield number + run[0]  # 30天 is not 30元
-            yield from run
-            yield from _pairs(run)
+            # 30天 is not 30元
+            return [*([number + run[0]] if number else ()), *run, *_pairs(run)]
         case "unspaced":
-            yield from _pairs(run) if len(run) > 1 else run
+            return _pairs(run) if len(run) > 1 else [run]
         case "hangul":
-            yield run
-            yield from _pairs(run) if len(run) > 2 else ()
+            return [run, *(_pairs(run) if len(run) > 2 else ())]
         case _:
             # Encoded data is no word, and would only push words out.
-            yield from _word_terms(run) if len(run) <= LONGEST_TERM else _terms_of_word(run)
+            return _word_terms(run) if len(run) <= LONGEST_TERM else _terms_of_word(run)
 
 
 def _pairs(run: str) -> list[str]:
-    return [run[at : at + 2] for at in range(len(run) - 1)]
+    return list(map(add, run, run[1:]))
 
 
 def _digits_before(match: re.Match[str]) -> str:
