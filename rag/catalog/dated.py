@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import date
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import BindParameter, bindparam, select
 
 from rag.catalog.engine import Connection
 from rag.catalog.tables import chunks, document_metadata
+from rag.catalog.versions import Chunk
 from rag.filters import day
-from rag.models import Hit
 from rag.text.periods import Told
 
 _BATCH = 500
 
+# Built once: every question runs them, and building them takes longer than running them.
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_METADATA = (
+    select(document_metadata.c.document_id, document_metadata.c.key, document_metadata.c.type, document_metadata.c.text)
+    .where(document_metadata.c.document_id.in_(_IDS))
+    .order_by(document_metadata.c.edited)  # what was edited comes last, and counts
+)
+_FIRST = select(chunks.c.document_id, chunks.c.version, chunks.c.text).where(
+    chunks.c.document_id.in_(_IDS), chunks.c.ordinal == 0
+)
 
-def told_of(connection: Connection, hits: Collection[Hit], *, openings: Collection[Hit]) -> dict[str, Told]:
+
+def told_of(connection: Connection, hits: Collection[Chunk], *, openings: Collection[Chunk]) -> dict[str, Told]:
     """By document. Of those that the hits in `openings` are from, also the first chunk of their version, which often
     says since when it is in force."""
     begins = _openings(connection, openings, sorted({hit.document_id for hit in openings}))
@@ -26,14 +38,8 @@ def told_of(connection: Connection, hits: Collection[Hit], *, openings: Collecti
 
 def _dates(connection: Connection, ids: list[str]) -> Mapping[str, Mapping[str, date]]:
     found: dict[str, dict[str, date]] = {}
-    own = document_metadata.c
     for start in range(0, len(ids), _BATCH):
-        rows = connection.execute(
-            select(own.document_id, own.key, own.type, own.text)
-            .where(own.document_id.in_(ids[start : start + _BATCH]))
-            .order_by(own.edited)  # what was edited comes last, and counts
-        )
-        for row in rows:
+        for row in connection.execute(_METADATA, {"ids": ids[start : start + _BATCH]}).all():
             values = found.setdefault(row.document_id, {})
             values.pop(row.key, None)
             said = day(row.text[:10]) if row.type in ("date", "text") else None
@@ -42,16 +48,11 @@ def _dates(connection: Connection, ids: list[str]) -> Mapping[str, Mapping[str, 
     return found
 
 
-def _openings(connection: Connection, hits: Collection[Hit], ids: list[str]) -> dict[str, str]:
+def _openings(connection: Connection, hits: Collection[Chunk], ids: list[str]) -> dict[str, str]:
     versions = {hit.document_id: hit.version for hit in hits}
     found: dict[str, str] = {}
     for start in range(0, len(ids), _BATCH):
-        rows = connection.execute(
-            select(chunks.c.document_id, chunks.c.version, chunks.c.text).where(
-                chunks.c.document_id.in_(ids[start : start + _BATCH]), chunks.c.ordinal == 0
-            )
-        )
-        for row in rows:
+        for row in connection.execute(_FIRST, {"ids": ids[start : start + _BATCH]}).all():
             if versions[row.document_id] == row.version:
                 found[row.document_id] = row.text
     return found

@@ -32,6 +32,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _COPY_PAGES = 2_000  # of the database per step of a copy, between which a cancel is heard
 # Given back when the disk is full, so that what went wrong can still be written down: a small commit takes some pages.
 _RESERVE_BYTES = 512 * 1024
+# Built once: every question runs them, and building them takes longer than running them.
+_ANY_FACT = select(facts.c.value).limit(1)
+_LAST_CHANGE = select(facts.c.value).where(facts.c.name == "change")
 _CHECKPOINTS, _CHECKPOINT_PAUSE_SECONDS = 600, 0.1
 
 
@@ -72,7 +75,7 @@ class Catalog:
     def read(self) -> Iterator[Connection]:
         """One snapshot: every statement inside sees the same state, whatever is written meanwhile."""
         with self._says_when_full(), self._engine.connect() as connection, connection.begin():
-            connection.execute(select(facts.c.value).limit(1)).first()  # SQLite takes its snapshot at the first read
+            connection.execute(_ANY_FACT).first()  # SQLite takes its snapshot at the first read
             yield connection
 
     @contextmanager
@@ -147,7 +150,7 @@ def next_change(connection: Connection) -> int:
 
 
 def last_change(connection: Connection) -> int:
-    return int(connection.execute(select(facts.c.value).where(facts.c.name == "change")).scalar_one())
+    return int(connection.execute(_LAST_CHANGE).scalar_one())
 
 
 def next_moment(connection: Connection) -> datetime:

@@ -10,7 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, null, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
 
 from rag.catalog.engine import next_change, now
 from rag.catalog.knowledge import embedder_row
@@ -35,6 +49,12 @@ from rag.models import Block, Collection, Page, Parsed
 from rag.ports import Embedder
 
 IndexState = Literal["building", "active", "retired"]
+
+# Built once: every question runs them, and building them takes longer than running them.
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_ACTIVE = select(collections.c.id, collections.c.index_id).where(collections.c.id.in_(_IDS))
+_PROBES = select(embedder_probes).where(embedder_probes.c.index_id.in_(_IDS))
+_RANKING = select(indexes.c.ranking).where(indexes.c.id == bindparam("own"))
 
 _DELETED_AT_ONCE = 2_000  # chunks in one transaction: others want to write meanwhile
 
@@ -113,8 +133,7 @@ def active_id(connection: Connection, collection_id: str) -> int | None:
 
 def are_active(connection: Connection, wanted: Sequence[Collection]) -> bool:
     """Whether each of these collections still has the index that it had when it was read."""
-    query = select(collections.c.id, collections.c.index_id).where(collections.c.id.in_([item.id for item in wanted]))
-    found = {row.id: row.index_id for row in connection.execute(query)}
+    found = dict(connection.execute(_ACTIVE, {"ids": [item.id for item in wanted]}).tuples().all())
     return all(found.get(item.id) == item.index_id for item in wanted)
 
 
@@ -171,7 +190,7 @@ def save_check(connection: Connection, index_id: int, checked: Mapping[str, Any]
 
 def ranking_of(connection: Connection, index_id: int) -> Mapping[str, Any] | None:
     """How its passages are weighed, as it was fitted on questions (`rag.retrieval.ranking`); None: nobody tried."""
-    return connection.execute(select(indexes.c.ranking).where(indexes.c.id == index_id)).scalar()
+    return connection.execute(_RANKING, {"own": index_id}).scalar()
 
 
 def save_ranking(connection: Connection, index_id: int, ranking: Mapping[str, Any] | None) -> None:
@@ -294,8 +313,7 @@ class Probe:
 def probes_of(connection: Connection, index_ids: Iterable[int]) -> dict[int, dict[str, Probe]]:
     """By index and language."""
     found: dict[int, dict[str, Probe]] = {}
-    query = select(embedder_probes).where(embedder_probes.c.index_id.in_(list(index_ids)))
-    for row in connection.execute(query):
+    for row in connection.execute(_PROBES, {"ids": list(index_ids)}):
         probe = Probe(row.language, row.coverage, row.found, row.samples, row.chunks, row.probed_at)
         found.setdefault(row.index_id, {})[row.language] = probe
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
@@ -93,7 +94,12 @@ def embedder_row(connection: Connection, embedder: Embedder) -> int:
 
 
 def list_collections(connection: Connection) -> list[Collection]:
-    return [_collection(row) for row in connection.execute(_collections().order_by(collections.c.name))]
+    return [_collection(row) for row in connection.execute(_every_collection())]
+
+
+@cache
+def _every_collection() -> Any:
+    return _collections().order_by(collections.c.name)
 
 
 def get_collection(connection: Connection, name: str) -> Collection:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, true, tuple_, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    String,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    tuple_,
+    type_coerce,
+    update,
+)
 
 from rag.catalog import aliases
 from rag.catalog.engine import next_change, next_moment, now
@@ -32,6 +49,7 @@ from rag.models import Hit, Parsed, Piece, Place, Version, file_stem
 from rag.ports import TermEntry, Vectors
 from rag.text.duplicates import signature
 
+_KEYS: BindParameter[Any] = bindparam("keys", expanding=True)
 _MANY = 500  # values in one IN (…); SQLite allows 32,766, plans of that size help nobody
 
 
@@ -332,6 +350,60 @@ def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEn
             yield TermEntry(row.key, "\n".join(filter(None, about)), row.text)
 
 
+class Chunk(NamedTuple):
+    """A chunk that a question may find, as it is stored, under the title that its document has."""
+
+    chunk_id: int
+    collection_id: str
+    document_id: str
+    version: int
+    title: str
+    uri: str
+    places: str  # JSON; most of what is looked at is never shown
+    start: int
+    end: int
+    text: str
+    heading: str
+    tokens: int
+    signature: bytes | None
+
+    def hit(self, *, score: float, arms: Mapping[str, float]) -> Hit:
+        return Hit(
+            self.chunk_id,
+            self.collection_id,
+            self.document_id,
+            self.version,
+            self.title,
+            self.uri,
+            tuple((place[0], Place(*place[1:])) for place in json.loads(self.places)),
+            self.start,
+            self.end,
+            self.text,
+            self.heading,
+            self.tokens,
+            score,
+            arms,
+            signature=self.signature or b"",
+        )
+
+
+def read_chunks(
+    connection: Connection, keys: Sequence[int], *, at: int | None = None, index_id: int | None = None
+) -> dict[int, Chunk]:
+    """The chunks behind these keys that are active and enabled in this snapshot, by key.
+
+    `at`: those that were active right after this change, under the titles that they had then. `index_id`: those of
+    this index, be it the active one or not; otherwise of the active ones.
+    """
+    query = _chunks_now(index_id is None) if at is None else _chunks(index_id is None, at)
+    given = {} if index_id is None else {"index_id": index_id}
+    found: dict[int, Chunk] = {}
+    for some in _batches(keys):
+        for row in connection.execute(query, {"keys": some, **given}).all():
+            found[row[0]] = Chunk._make(row)
+    return found
+
+
 def read_hits(
     connection: Connection,
     scored: Mapping[int, Mapping[str, float]],
@@ -339,50 +411,47 @@ def read_hits(
     at: int | None = None,
     index_id: int | None = None,
 ) -> dict[int, Hit]:
-    """The chunks behind these keys that are active and enabled in this snapshot, by key; their score is 0 so far.
+    """As `read_chunks`, with each arm's own score; that which counts is 0 so far."""
+    found = read_chunks(connection, list(scored), at=at, index_id=index_id)
+    return {key: chunk.hit(score=0.0, arms=dict(scored[key])) for key, chunk in found.items()}
 
-    `at`: those that were active right after this change, under the titles that they had then. `index_id`: those of
-    this index, be it the active one or not; otherwise of the active ones.
-    """
-    ours = collections.c.index_id == chunks.c.index_id if index_id is None else chunks.c.index_id == index_id
+
+def _chunks(of_active_indexes: bool, at: int | None) -> Any:
+    ours = (
+        collections.c.index_id == chunks.c.index_id if of_active_indexes else chunks.c.index_id == bindparam("index_id")
+    )
     title: ColumnElement[str] = func.coalesce(documents.c.edited_title, documents.c.title)
     if at is not None:
         own = versions.c.document_id == chunks.c.document_id, versions.c.number == chunks.c.version
         title = select(versions.c.title).where(*own).scalar_subquery()
-    found: dict[int, Hit] = {}
-    for some in _batches(list(scored)):
-        rows = connection.execute(
-            select(
-                chunks,
-                documents.c.uri,
-                title.label("title"),
-                sources.c.collection_id,
-            )
-            .join(activations, chunk_is_active if at is None else chunk_is_active_at(at))
-            .join(documents, documents.c.id == chunks.c.document_id)
-            .join(sources, sources.c.id == documents.c.source_id)
-            .join(collections, and_(collections.c.id == sources.c.collection_id, ours))
-            .where(chunks.c.key.in_(some), documents.c.enabled)
+    return (
+        select(
+            chunks.c.key,
+            sources.c.collection_id,
+            chunks.c.document_id,
+            chunks.c.version,
+            title.label("title"),
+            documents.c.uri,
+            type_coerce(chunks.c.places, String),
+            chunks.c.start,
+            chunks.c.end,
+            chunks.c.text,
+            chunks.c.heading,
+            chunks.c.tokens,
+            chunks.c.signature,
         )
-        for row in rows:
-            found[row.key] = Hit(
-                chunk_id=row.key,
-                collection_id=row.collection_id,
-                document_id=row.document_id,
-                version=row.version,
-                title=row.title,
-                uri=row.uri,
-                places=tuple((place[0], Place(*place[1:])) for place in row.places),
-                start=row.start,
-                end=row.end,
-                text=row.text,
-                heading=row.heading,
-                tokens=row.tokens,
-                score=0.0,
-                arms=dict(scored[row.key]),
-                signature=row.signature or b"",
-            )
-    return found
+        .join(activations, chunk_is_active if at is None else chunk_is_active_at(at))
+        .join(documents, documents.c.id == chunks.c.document_id)
+        .join(sources, sources.c.id == documents.c.source_id)
+        .join(collections, and_(collections.c.id == sources.c.collection_id, ours))
+        .where(chunks.c.key.in_(_KEYS), documents.c.enabled)
+    )
+
+
+@cache
+def _chunks_now(of_active_indexes: bool) -> Any:
+    """Built once: SQLAlchemy takes longer to build the statement than SQLite to run it."""
+    return _chunks(of_active_indexes, None)
 
 
 # ── vectors ───────────────────────────────────────────────────────────────────────────────────
@@ -411,9 +480,7 @@ def save_vectors(connection: Connection, embedder_id: int, found: Mapping[str, N
 
 def vectors_of(connection: Connection, keys: Sequence[int]) -> tuple[list[int], Vectors]:
     """Vectors of these chunks, with the keys in the order of the rows, shape (n, dimension), float32, of length 1."""
-    return _matrix(
-        row for some in _batches(keys) for row in connection.execute(_vectors().where(chunks.c.key.in_(some)))
-    )
+    return _matrix(row for some in _batches(keys) for row in connection.execute(_vectors_of(), {"keys": some}).all())
 
 
 def active_vectors(connection: Connection, index_id: int) -> tuple[list[int], Vectors]:
@@ -430,6 +497,11 @@ def _vectors() -> Any:
             and_(vectors.c.embedder_id == indexes.c.embedder_id, vectors.c.sha256 == chunks.c.embedded_sha256),
         )
     )
+
+
+@cache
+def _vectors_of() -> Any:
+    return _vectors().where(chunks.c.key.in_(_KEYS))
 
 
 def _matrix(rows: Iterable[Any]) -> tuple[list[int], Vectors]:

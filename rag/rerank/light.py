@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from rag.ports import Candidate, Reranked
-from rag.text.keywords import Keyword, readings, share
+from rag.text.keywords import Keyword, readable_as, reading, share
 from rag.text.language import ENGLISH_STOP_WORDS, language_of, sentences, terms
 
 _IN_HEADING = 0.7  # what a word in the heading counts for a sentence below it
@@ -71,53 +71,65 @@ def features(
     needed = frozenset(
         part for word in wanted for terms_ in (word.terms, *word.also) for term in terms_ for part in (term, *term)
     )
-    shares = _Shares(wanted, by_sentence=not {"sentence", "pair"}.isdisjoint(used))
+    by_sentence = not {"sentence", "pair"}.isdisjoint(used)
+    shares = _Shares(wanted, by_sentence=by_sentence)
     found: list[tuple[float, ...]] = []
     for item in candidates:
-        heading, *said = _parts(item.heading, item.text)
-        passage, sentence, pair = shares.of(item, needed.intersection(heading), [*map(needed.intersection, said)])
+        read_as, heading, said = _parts(item.heading, item.text, by_sentence or bool(asked))
+        passage, sentence, pair = shares.of(read_as, needed.intersection(heading), [*map(needed.intersection, said)])
         # Most sentences have no two words of the question, and are done with here.
-        near = (_phrases(part) for part in (heading, *said) if len(neighbours.intersection(part)) > 1)
+        near = (_phrases(part) for part in (heading, *said) if len(neighbours.intersection(part)) > 1) if asked else ()
         phrase = max((len(asked & pairs) for pairs in near), default=0) / len(asked) if asked else 0.0
         found.append((item.fused, item.near, passage, sentence, pair, phrase))
     return found
 
 
-@lru_cache(maxsize=2_000)  # some 10 MB: the best passages of one question are often those of the next
-def _parts(heading: str, text: str) -> tuple[tuple[str, ...], ...]:
-    """The terms of the heading, and of each sentence."""
-    parts = (terms(heading), *(terms(text[start:end]) for start, end in sentences(text)))
-    return tuple(tuple(map(sys.intern, part)) for part in parts)
+_Terms = tuple[str, ...]
+
+
+@lru_cache(maxsize=4_000)  # some 20 MB: the best passages of one question are often those of the next
+def _parts(heading: str, text: str, by_sentence: bool) -> tuple[tuple[bool, ...], _Terms, tuple[_Terms, ...]]:
+    """What it can be read as, the terms of the heading, and those of each sentence, or of all the text at once."""
+    spans = sentences(text) if by_sentence else [(0, len(text))]
+    parts = (terms(heading), *(terms(text[start:end]) for start, end in spans))
+    own, *said = (tuple(map(sys.intern, part)) for part in parts)
+    return readable_as(f"{heading}\n{text}"), own, tuple(said)
 
 
 class _Shares:
     """What share of the wanted words stands in passages. What was worked out for one set of terms is remembered."""
 
     def __init__(self, wanted: Sequence[Keyword], *, by_sentence: bool) -> None:
-        self._wanted = wanted
+        self._readings = {chinese: reading(wanted, chinese=chinese) for chinese in (True, False)}
         self._by_sentence = by_sentence
         self._known: dict[tuple[bool, frozenset[str], frozenset[str]], float] = {}
 
     def of(
-        self, item: Candidate, heading: frozenset[str], said: Sequence[frozenset[str]]
+        self, read_as: Sequence[bool], heading: frozenset[str], said: Sequence[frozenset[str]]
     ) -> tuple[float, float, float]:
         """In the passage, in its best sentence, in its two best neighbours."""
-        pairs = {one | two for one, two in pairwise(said)} or set(said)
+        places = set(said)
+        pairs = {one | two for one, two in pairwise(said)} or places
         everything = heading.union(*said)
         passage = sentence = pair = 0.0
-        for chinese, words, worth in readings(self._wanted, f"{item.heading}\n{item.text}"):
-            passage = max(passage, worth * share(words, ((1.0, everything),)))
+        for chinese in read_as:
+            worth = self._readings[chinese][1]
+            passage = max(passage, worth * self._share(chinese, _NOTHING, everything))
             if self._by_sentence:
-                best = partial(self._share, chinese, words, heading)
-                sentence = max(sentence, worth * max(map(best, set(said)), default=0.0))
+                best = partial(self._share, chinese, heading)
+                sentence = max(sentence, worth * max(map(best, places), default=0.0))
                 pair = max(pair, worth * max(map(best, pairs), default=0.0))
         return passage, sentence, pair
 
-    def _share(self, chinese: bool, words: Sequence[Keyword], heading: frozenset[str], place: frozenset[str]) -> float:
+    def _share(self, chinese: bool, heading: frozenset[str], place: frozenset[str]) -> float:
         key = (chinese, heading, place)
         if key not in self._known:
-            self._known[key] = share(words, ((1.0, place), (_IN_HEADING, heading)))
+            words = self._readings[chinese][0]
+            self._known[key] = share(words, ((1.0, place), (_IN_HEADING, heading)) if heading else ((1.0, place),))
         return self._known[key]
+
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 def _phrases(found: Sequence[str]) -> set[tuple[str, str]]:

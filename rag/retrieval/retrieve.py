@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 from rag.catalog import aliases, dated, filtering, history, indexes, versions
 from rag.catalog.engine import Connection
+from rag.catalog.versions import Chunk
 from rag.filters import Filter
 from rag.knowledge import KnowledgeBase
 from rag.models import Collection, Hit
@@ -32,6 +34,13 @@ _MOST_CANDIDATES = 2_000  # over-fetching stops doubling here
 
 # The two arms look at once. Both let go of Python's lock, and neither waits for the other.
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="arm")
+
+
+class Scored(NamedTuple):
+    """A candidate, and each arm's own score where that arm found it."""
+
+    chunk: Chunk
+    arms: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +113,9 @@ def retrieve(
             arms = {item.name: base.caches.arms(snapshot, item, at=at, filters=filters) for item in collections}
             others = _translated(question, snapshot, collections, at=at)
             wider = " ".join([question, *(other for name in others for other in name.others)])
-            hits: dict[int, Hit] = {}
+            found: dict[int, Scored] = {}
             for item in collections:
-                hits |= _candidates(
+                found |= _candidates(
                     wider,
                     views[item.id].vector,
                     snapshot=snapshot,
@@ -119,9 +128,10 @@ def retrieve(
             not_kept = 0 if at is None else sum(history.not_kept_at(snapshot, item.id, at) for item in collections)
             words = with_others(_keywords(question, list(arms.values())), others)
             weighing = how or _weighing(question, snapshot, collections)
-            told = dated.told_of(snapshot, list(hits.values()), openings=_of_which_time(hits, when))
+            chunks = [one.chunk for one in found.values()]
+            told = dated.told_of(snapshot, chunks, openings=chunks if when else _editions(found))
         break
-    ranked = in_time(_ranked(question, hits, views, words, base.reranker, weighing), when, told, today=today)
+    ranked = in_time(_ranked(question, found, views, words, base.reranker, weighing), when, told, today=today)
     best = collapse(ranked, k=k)
     clock.lap("fuse")
     return Found(
@@ -164,13 +174,14 @@ def _behind(best: Sequence[Hit], ranked: Sequence[Hit]) -> tuple[Hit, ...]:
     return tuple(hit for hit in ranked[:_CANDIDATES] if hit.chunk_id not in told)
 
 
-def _of_which_time(hits: Mapping[int, Hit], when: TimeAsked) -> list[Hit]:
-    """Those of the hits whose time matters: all where the question names one, or else editions of one document."""
-    if when:
-        return list(hits.values())
-    arms = ("vectors", "terms")
-    best = {key for arm in arms for key in sorted(hits, key=lambda key: -hits[key].arms.get(arm, 0.0))[:_CLOSEST]}
-    return may_be_editions([hits[key] for key in sorted(best)])
+def _editions(found: Mapping[int, Scored]) -> list[Chunk]:
+    """Those of the closest that may be from editions of one document: their time matters though none is asked about."""
+    best = {
+        key
+        for arm in ("vectors", "terms")
+        for key in sorted(found, key=lambda key: -found[key].arms.get(arm, 0.0))[:_CLOSEST]
+    }
+    return may_be_editions([found[key].chunk for key in sorted(best)])
 
 
 def _translated(
@@ -212,10 +223,10 @@ def rank_in(
     question: str, view: View, *, base: KnowledgeBase, snapshot: Connection, collection: Collection, k: int
 ) -> tuple[list[Hit], list[Hit]]:
     """The k best of one index, which need not be the active one: by both arms, and by the vectors alone."""
-    hits, words = candidates_in(question, view, base=base, snapshot=snapshot, collection=collection)
+    found, words = _look_in(question, view, base=base, snapshot=snapshot, collection=collection)
     weighing = _weighing(question, snapshot, [collection])
-    fused = _ranked(question, hits, {collection.id: view}, words, base.reranker, weighing)
-    alone = sorted(hits.values(), key=lambda hit: (-hit.arms.get("vectors", -1.0), hit.chunk_id))
+    fused = _ranked(question, found, {collection.id: view}, words, base.reranker, weighing)
+    alone = sorted(fused, key=lambda hit: (-hit.arms.get("vectors", -1.0), hit.chunk_id))
     return fused[:k], alone[:k]
 
 
@@ -223,17 +234,24 @@ def candidates_in(
     question: str, view: View, *, base: KnowledgeBase, snapshot: Connection, collection: Collection
 ) -> tuple[dict[int, Hit], tuple[Keyword, ...]]:
     """What both arms find in one index, by chunk and not ranked yet, and the question's content words."""
+    found, words = _look_in(question, view, base=base, snapshot=snapshot, collection=collection)
+    return {key: one.chunk.hit(score=0.0, arms=one.arms) for key, one in found.items()}, words
+
+
+def _look_in(
+    question: str, view: View, *, base: KnowledgeBase, snapshot: Connection, collection: Collection
+) -> tuple[dict[int, Scored], tuple[Keyword, ...]]:
     arms = base.caches.arms(snapshot, collection)
-    hits = _candidates(
+    found = _candidates(
         question, view.vector, snapshot=snapshot, arms=arms, index_id=collection.index_id, wanted=_CANDIDATES
     )
-    return hits, _keywords(question, [arms])
+    return found, _keywords(question, [arms])
 
 
 def _candidates(
     question: str, vector: Vectors, *, snapshot: Connection, arms: Arms, index_id: int, wanted: int
-) -> dict[int, Hit]:
-    """Active hits of one collection. Where the catalog rejects what the caches offer, they are asked for more."""
+) -> dict[int, Scored]:
+    """Active chunks of one collection. Where the catalog rejects what the caches offer, they are asked for more."""
     k = max(_CANDIDATES, 2 * wanted)
     while True:
         pending = _threads.submit(arms.search_terms, question, k=k)
@@ -243,10 +261,9 @@ def _candidates(
         keys = by_vector.keys() | by_terms.keys()
         # The cosine of what only the terms found is a look-up away, and fusion is fairer for knowing it.
         by_vector |= _cosines(snapshot, sorted(keys - by_vector.keys()), vector)
-        scored = {key: _arms_of(key, by_vector, by_terms) for key in keys}
-        hits = versions.read_hits(snapshot, scored, at=arms.at, index_id=index_id)
-        if len(hits) >= min(wanted, len(keys)) or exhausted or k >= _MOST_CANDIDATES:
-            return hits
+        found = versions.read_chunks(snapshot, list(keys), at=arms.at, index_id=index_id)
+        if len(found) >= min(wanted, len(keys)) or exhausted or k >= _MOST_CANDIDATES:
+            return {key: Scored(chunk, _arms_of(key, by_vector, by_terms)) for key, chunk in found.items()}
         k *= 2
 
 
@@ -266,7 +283,7 @@ def _cosines(snapshot: Connection, keys: Sequence[int], vector: Vectors) -> dict
 
 def _ranked(
     question: str,
-    hits: Mapping[int, Hit],
+    found: Mapping[int, Scored],
     views: Mapping[str, View],
     words: Sequence[Keyword],
     reranker: Reranker,
@@ -274,31 +291,37 @@ def _ranked(
 ) -> list[Hit]:
     """By both arms' scores, the best of them judged once more; best first."""
     groups: dict[str, Group] = {}
-    for key, hit in hits.items():
-        view = views[hit.collection_id]
+    for key, one in found.items():
+        view = views[one.chunk.collection_id]
         group = groups.setdefault(
             view.embedder.identity, Group(arm_weight(view.coverage, share=how.share), share=how.share)
         )
-        if "vectors" in hit.arms:
-            group.vectors[key] = hit.arms["vectors"]
-        if "terms" in hit.arms:
-            group.terms[key] = hit.arms["terms"]
+        if "vectors" in one.arms:
+            group.vectors[key] = one.arms["vectors"]
+        if "terms" in one.arms:
+            group.terms[key] = one.arms["terms"]
     reranker = with_weights(reranker, how, language_of(question))
     scores = fuse(list(groups.values()))
     # Equal scores keep the order of their keys, so that the same question always has the same answer.
-    order = sorted(hits, key=lambda key: (-scores.get(key, 0.0), key))
-    ranked = [replace(hits[key], score=scores.get(key, 0.0)) for key in order]
-    best, rest = ranked[: reranker.depth], ranked[reranker.depth :]
+    order = sorted(found, key=lambda key: (-scores.get(key, 0.0), key))
+    best, rest = order[: reranker.depth], order[reranker.depth :]
     near = nearness(list(groups.values()))
-    candidates = [Candidate(hit.heading, hit.text, hit.score, near.get(hit.chunk_id, 0.0)) for hit in best]
-    best = [
-        replace(hit, score=judged.score, arms={**hit.arms, **judged.arms})
-        for hit, judged in zip(best, reranker.rerank(question, words, candidates), strict=True)
+    candidates = [
+        Candidate(found[key].chunk.heading, found[key].chunk.text, scores.get(key, 0.0), near.get(key, 0.0))
+        for key in best
     ]
-    best.sort(key=lambda hit: (-hit.score, hit.chunk_id))
+    judged = dict(zip(best, reranker.rerank(question, words, candidates), strict=True))
+    best.sort(key=lambda key: (-judged[key].score, key))
     # What was not judged stays behind what was, and its score says so.
-    least = best[-1].score if best else 1.0
-    return best + [replace(hit, score=min(hit.score, least)) for hit in rest]
+    least = judged[best[-1]].score if best else 1.0
+    return [
+        *(_hit(found[key], judged[key].score, judged[key].arms) for key in best),
+        *(_hit(found[key], min(scores.get(key, 0.0), least), {}) for key in rest),
+    ]
+
+
+def _hit(one: Scored, score: float, judged: Mapping[str, float]) -> Hit:
+    return one.chunk.hit(score=score, arms={**one.arms, **judged})
 
 
 def _keywords(question: str, arms: Sequence[Arms]) -> tuple[Keyword, ...]:

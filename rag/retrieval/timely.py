@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
+from rag.catalog.versions import Chunk
 from rag.models import Hit
 from rag.text.dates import DateSpan, dates
 from rag.text.periods import Interval, Period, TimeAsked, Told, in_force, of_metadata, of_name, stem
@@ -31,6 +32,8 @@ _OF_THE_TIME = 0.8 * LIFT  # from which lift on a hit is of the time asked about
 _ALIKE = 0.4  # share of the shorter passage's shingles that the other has too
 
 _NOTHING = Told()
+
+T = TypeVar("T", Hit, Chunk)
 
 
 def period_of(hit: Hit, told: Told = _NOTHING) -> Period | None:
@@ -77,7 +80,7 @@ def answers_when(hits: Sequence[Hit], asked: TimeAsked) -> bool:
 # ── editions ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _families(head: Sequence[Hit]) -> list[list[int]]:
+def _families(head: Sequence[T]) -> list[list[int]]:
     """The places of hits whose documents may be editions of one: two documents at least in each."""
     by_name: dict[str, list[int]] = {}
     for at, hit in enumerate(head):
@@ -88,7 +91,7 @@ def _families(head: Sequence[Hit]) -> list[list[int]]:
     return [list(places) for places in dict.fromkeys(map(tuple, found))]
 
 
-def may_be_editions(hits: Sequence[Hit]) -> list[Hit]:
+def may_be_editions(hits: Sequence[T]) -> list[T]:
     """Those of the hits whose documents may be editions of one another."""
     return [hits[at] for at in sorted({at for family in _families(hits) for at in family})]
 

@@ -122,7 +122,10 @@ def share(wanted: Iterable[Keyword], places: Sequence[tuple[float, Set[str]]]) -
 def presence(word: Keyword, present: Set[str]) -> float:
     """The share of the word's terms that are there. Chinese words of two characters share one with what they are
     another word for (补班 and 上班), so that counts a little; longer ones would share a pair."""
-    found = max(sum(term in present for term in terms_) / len(terms_) for terms_ in (word.terms, *word.also))
+    if word.also:
+        found = max(sum(term in present for term in terms_) / len(terms_) for terms_ in (word.terms, *word.also))
+    else:
+        found = sum([term in present for term in word.terms]) / len(word.terms)
     if found or not word.chinese or word.anchor or len(word.text) != 2:
         return found
     return _CHARACTER_SHARE * sum(character in present for character in word.text) / 2
@@ -134,15 +137,22 @@ def readings(wanted: Sequence[Keyword], text: str) -> list[tuple[bool, list[Keyw
     A row or a table with some of each language is read as either. Where words could not be asked, because they are of
     the other language, the rest is worth less.
     """
+    return [(chinese, *reading(wanted, chinese=chinese)) for chinese in readable_as(text)]
+
+
+def readable_as(text: str) -> tuple[bool, ...]:
+    """As Chinese (True), as anything else, or as either."""
     han = 0 if text.isascii() else len(_HAN_CHARACTER.findall(text))
-    mostly_han = bool(han) and language_of(text) == "zh" and han * 3 > len(text)
+    if not han:
+        return (False,)
+    return (True,) if han * 3 > len(text) and language_of(text) == "zh" else (True, False)
+
+
+def reading(wanted: Sequence[Keyword], *, chinese: bool) -> tuple[list[Keyword], float]:
+    """The keywords that a text could have which is read so, and what their being there is worth."""
     every = sum(word.weight for word in wanted)
-    found = []
-    for chinese in [True] if mostly_han else [True, False] if han else [False]:
-        words = comparable(wanted, chinese=chinese)
-        asked = (sum(word.weight for word in words) / every) ** _UNASKED if every else 1.0
-        found.append((chinese, words, asked))
-    return found
+    words = comparable(wanted, chinese=chinese)
+    return words, (sum(word.weight for word in words) / every) ** _UNASKED if every else 1.0
 
 
 def comparable(wanted: Iterable[Keyword], *, chinese: bool) -> list[Keyword]:

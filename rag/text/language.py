@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from operator import add
@@ -141,7 +141,7 @@ def _folded(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _folded_characters() -> dict[int, str | None]:
+def _folded_characters() -> Mapping[int, int | str | None]:
     return {**_simplified_characters(), **_INVISIBLE, **_QUOTES}
 
 
