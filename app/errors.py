@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.admission import RETRY_AFTER_SECONDS, Overloaded
 from rag.errors import (
     AttestError,
     Conflict,
@@ -29,6 +30,7 @@ from rag.errors import (
 
 log = logging.getLogger(__name__)
 
+_RETRY_AFTER_SECONDS = 5  # for a part that is not there
 PROBLEM_TYPE = "application/problem+json"
 
 # The first row that matches counts, so children stand before their parents.
@@ -74,7 +76,8 @@ Handler = Callable[[Request, Any], Awaitable[JSONResponse]]
 
 def add_error_handlers(app: FastAPI) -> None:
     async def attest(_request: Request, error: AttestError) -> JSONResponse:
-        retry = {"Retry-After": "5"} if isinstance(error, Unavailable) else None
+        seconds = RETRY_AFTER_SECONDS if isinstance(error, Overloaded) else _RETRY_AFTER_SECONDS
+        retry = {"Retry-After": str(seconds)} if isinstance(error, Unavailable) else None
         return respond(problem_of(error), retry)
 
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

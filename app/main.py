@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from app.admission import Admission
 from app.errors import add_error_handlers, respond
 from app.idempotency import Idempotency, document_keys
 from app.pages import add_pages
@@ -47,6 +48,7 @@ def create_app(service: Service) -> FastAPI:
         title="Attest", version=VERSION, description=_DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
+    app.state.admission = Admission(at_once=settings.max_questions, wait_seconds=settings.question_wait_seconds)
     add_error_handlers(app)
     limit = settings.max_upload_mb * _MIB
     app.add_middleware(Idempotency, catalog=service.base.catalog, max_body_bytes=limit)

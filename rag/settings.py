@@ -33,6 +33,10 @@ class Settings(BaseSettings):
         "Default: home and working folder on loopback without a key; elsewhere none.",
     )
     max_upload_mb: int = Field(100, gt=0, description="Largest request body in MiB.")
+    max_questions: int = Field(
+        32, ge=1, le=64, description="Questions answered at once. Others wait, and are then turned away with a 503."
+    )
+    question_wait_seconds: float = Field(2.0, ge=0, description="How long a question waits to be one of them.")
 
     embedder: str = Field(
         "default", description="`default` (packaged all-MiniLM-L6-v2), or a sentence-transformers name or path."

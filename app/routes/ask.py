@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from app.admission import OVERLOADED, Admitted
 from app.dependencies import ServiceDep
 from app.schemas.passages import PassageOut
 from app.schemas.questions import (
@@ -38,9 +39,12 @@ _STREAM_DOC = (
 
 
 @router.post(
-    "/ask", response_model=AnswerOut, description=f"Answer a question, every sentence with its source. {_STREAM_DOC}"
+    "/ask",
+    response_model=AnswerOut,
+    responses=OVERLOADED,
+    description=f"Answer a question, every sentence with its source. {_STREAM_DOC}",
 )
-def ask(request: AskRequest, service: ServiceDep) -> Any:
+def ask(request: AskRequest, service: ServiceDep, _admitted: Admitted) -> Any:
     question = _question(request, service.settings.top_k)
     if request.stream:
         return event_stream(_frames(service, question, keep=request.keep))
@@ -60,8 +64,12 @@ def get_answer(answer_id: str, service: ServiceDep) -> KeptAnswerOut:
     )
 
 
-@router.post("/search", description="The passages that answer best to a question, with every arm's own score.")
-def search(request: ContextRequest, service: ServiceDep, response: Response) -> Hits:
+@router.post(
+    "/search",
+    responses=OVERLOADED,
+    description="The passages that answer best to a question, with every arm's own score.",
+)
+def search(request: ContextRequest, service: ServiceDep, response: Response, _admitted: Admitted) -> Hits:
     question = _question(request, service.settings.top_k)
     found = service.assistant.search(question)
     response.headers["Cache-Control"] = "no-store"

@@ -133,7 +133,7 @@ def active_id(connection: Connection, collection_id: str) -> int | None:
 
 def are_active(connection: Connection, wanted: Sequence[Collection]) -> bool:
     """Whether each of these collections still has the index that it had when it was read."""
-    found = dict(connection.execute(_ACTIVE, {"ids": [item.id for item in wanted]}).tuples().all())
+    found = {row.id: row.index_id for row in connection.execute(_ACTIVE, {"ids": [item.id for item in wanted]})}
     return all(found.get(item.id) == item.index_id for item in wanted)
 
 
