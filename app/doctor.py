@@ -16,6 +16,7 @@ from rag.errors import AttestError
 from rag.rerank.light import LightReranker
 from rag.retrieval.probe import understood
 from rag.retrieval.ranking import DEFAULT, weighing_of
+from rag.search.recall import K
 from rag.upkeep.inspection import Finding, inspect, repair
 
 Level = Literal["ok", "note", "problem"]
@@ -84,7 +85,17 @@ def _caches(service: Service) -> tuple[Level, str]:
         return "note", f"Vectors are searched exactly, because Chroma does not answer: {caches.vectors_problem}"
     if not caches.vectors_attached:
         return "ok", "The terms hold what the catalog says. Vectors are searched exactly, without Chroma."
-    return "ok", "Chroma and the terms hold what the catalog says."
+    return "ok", "Chroma and the terms hold what the catalog says." + _recall(service)
+
+
+def _recall(service: Service) -> str:
+    """What was found of what exact search finds, where Chroma has been asked; measured now, so that it is of today."""
+    caches = service.base.caches
+    caches.check_recall(now=True)
+    if not caches.recall.found:
+        return ""
+    least = min(caches.recall.found.values(), key=lambda found: found.value)
+    return f" Recall@{K} of the last {least.questions} questions: {least.value:.2f}."
 
 
 def _embedder(service: Service) -> tuple[Level, str]:

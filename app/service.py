@@ -151,6 +151,7 @@ class Service:
             while not self._closing.wait(_ATTACH_AGAIN_SECONDS) and not self.base.caches.is_late:
                 if self._warm_up:  # others do it at their end
                     self._compact()
+                    self._check_recall()
 
     def _complete(self) -> None:
         """What a kill interrupted: purges, and backups, of which half a copy of everything lies about."""
@@ -171,6 +172,12 @@ class Service:
             self.base.caches.compact()
         except Exception:  # the old vectors go on answering
             log.exception("Chroma could not be made smaller")
+
+    def _check_recall(self) -> None:
+        try:
+            self.base.caches.check_recall()
+        except Exception:  # what is not known of the recall keeps nobody from asking
+            log.exception("The recall of Chroma could not be measured")
 
     def _warm(self) -> None:
         try:

@@ -85,6 +85,10 @@ class VectorIndex(Protocol):
         """At most k (key, cosine), best first."""
         ...
 
+    def widen(self, index_id: int) -> bool:
+        """Search twice as widely from now on: slower, and more is found. False where it is as wide as it gets."""
+        ...
+
     def keys(self, index_id: int) -> set[int]: ...
 
     def vectors(self, index_id: int, keys: Sequence[int]) -> dict[int, Vectors]:

@@ -150,6 +150,10 @@ class MemoryVectors:
     def drop(self, index_id: int) -> None:
         self._spaces.pop(index_id, None)
 
+    def widen(self, index_id: int) -> bool:
+        self._space(index_id)
+        return False  # it finds everything
+
     def bloated(self) -> bool:
         return self._deleted > max(100, sum(len(space.vectors) for space in self._spaces.values()))
 

@@ -26,6 +26,7 @@ from rag.ports import TermEntry, TermIndex, VectorIndex, Vectors
 from rag.search.arms import Among, Arms, CachedTerms, Exact, Present, Sieved
 from rag.search.exact import ExactIndex
 from rag.search.gate import Gate
+from rag.search.recall import LEAST, RecallMonitor
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Caches:
         self.vectors_attached = False
         self.vectors_problem: str | None = None  # why Chroma does not answer, while it does not
         self._terms_late = False
+        self.recall = RecallMonitor()
 
     # ── looking ───────────────────────────────────────────────────────────────────────────────
 
@@ -94,7 +96,9 @@ class Caches:
         if index_id in self._attached:
             vectors = self._vectors
             try:
-                return vectors.search(index_id, vector, k=k)
+                found = vectors.search(index_id, vector, k=k)
+                self.recall.heard(index_id, vector)
+                return found
             except Unavailable as problem:
                 if vectors is self._vectors:  # else renewed this very moment, and the old ones are gone
                     self._detach(problem)
@@ -773,6 +777,27 @@ class Caches:
             for start in range(0, len(add), _VECTOR_BATCH):
                 keys, matrix = versions.vectors_of(snapshot, add[start : start + _VECTOR_BATCH])
                 vectors.upsert(index_id, keys, matrix, seen=change)
+
+    def check_recall(self, *, now: bool = False) -> None:
+        """What was asked of Chroma is looked up exactly too, every ten minutes or now. Where it missed some it searches
+        wider from then on."""
+        for index_id, asked in self.recall.take_due(now=now).items():
+            if index_id not in self._attached:
+                continue
+            vectors = self._vectors
+            try:
+                with self._catalog.read() as snapshot:
+                    found = self.recall.measure(snapshot, index_id, asked, vectors, stop=self._ending.is_set)
+                if found is not None and found.value < LEAST:
+                    wider = vectors.widen(index_id)
+                    log.warning(
+                        "Chroma found %.0f %% of what exact search finds, over %d questions of index %d. %s",
+                        100 * found.value, found.questions, index_id,
+                        "It searches twice as widely from now on." if wider else "It searches as widely as it can.",
+                    )  # fmt: skip
+            except Unavailable as problem:
+                if vectors is self._vectors:
+                    self._detach(problem)
 
     def _detach(self, problem: Unavailable) -> None:
         log.warning("Chroma does not answer, so vectors are searched exactly: %s", problem)

@@ -50,6 +50,7 @@ _HEAPS = 2
 _M_ARENA_MAX = -8  # of malloc.h
 # With the default of 100 recall@10 is .99 at 100,000 vectors and .70 at 500,000.
 _EF_SEARCH = ((500_000, 500), (200_000, 300), (50_000, 200), (0, 100))
+_MOST_EF_SEARCH = 2_000
 _EF_SEARCH_ON_SERVER = 300  # from the first: a raise is searched with only after the server was started again
 
 
@@ -116,8 +117,9 @@ class ChromaIndex:
                     chosen = vectors[order[start : start + step]]
                     space.collection.upsert(ids=names[start : start + step], embeddings=np.ascontiguousarray(chosen))
                 space.size += len(names)
-                widened = self._widen(space)
-            if widened:
+                wanted = next(ef_search for size, ef_search in _EF_SEARCH if space.size >= size)
+                reopen = self._search_as_wide_as(space, wanted)
+            if reopen:
                 self._reopen()
 
     def delete(self, index_id: int, keys: Sequence[int], *, seen: int) -> None:
@@ -281,8 +283,18 @@ class ChromaIndex:
             space.collection.modify(metadata=_marker(space.catalog_id, space.dimension, seen))
             space.seen = seen
 
-    def _widen(self, space: _Space) -> bool:
-        wanted = next(ef_search for size, ef_search in _EF_SEARCH if space.size >= size)
+    def widen(self, index_id: int) -> bool:
+        with self._writing:
+            space = self._opened(index_id)
+            before = space.ef_search
+            with self._chroma(connect=False):
+                reopen = self._search_as_wide_as(space, min(2 * before, _MOST_EF_SEARCH))
+            if reopen:
+                self._reopen()
+            return space.ef_search > before
+
+    def _search_as_wide_as(self, space: _Space, wanted: int) -> bool:
+        """Whether the folder must be opened anew for it."""
         if wanted <= space.ef_search:
             return False
         with warnings.catch_warnings():

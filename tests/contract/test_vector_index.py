@@ -295,6 +295,21 @@ class TestChroma:
         assert index.keys(1) == set(range(4_000))
         index.close()
 
+    def test_it_searches_twice_as_widely_as_before_also_after_a_restart(self, tmp_path: Path) -> None:
+        index = ChromaIndex(path=tmp_path)
+        index.reset(1, catalog_id="c", dimension=DIMENSION)
+        index.upsert(1, range(20), unit_vectors(20), seen=1)
+        widths = [index._spaces[1].ef_search]
+        while index.widen(1):
+            widths.append(index._spaces[1].ef_search)
+        assert widths == [100, 200, 400, 800, 1600, 2000]
+        assert len(index.search(1, unit_vectors(1)[0], k=5)) == 5
+        index.close()
+        again = ChromaIndex(path=tmp_path)
+        assert again.open(1, catalog_id="c", dimension=DIMENSION) == 1
+        assert again._spaces[1].ef_search == 2000
+        again.close()
+
     def test_what_is_replaced_again_and_again_is_bloated_and_a_successor_is_not(self, tmp_path: Path) -> None:
         index, vectors = ChromaIndex(path=tmp_path), unit_vectors(1_000, dimension=384)
         index.reset(1, catalog_id="c", dimension=384)
