@@ -92,7 +92,8 @@ def _parts(heading: str, text: str, by_sentence: bool) -> tuple[tuple[bool, ...]
     """What it can be read as, the terms of the heading, and those of each sentence, or of all the text at once."""
     spans = sentences(text) if by_sentence else [(0, len(text))]
     parts = (terms(heading), *(terms(text[start:end]) for start, end in spans))
-    own, *said = (tuple(map(sys.intern, part)) for part in parts)
+    # Terms without Han are shared by `terms` as they are.
+    own, *said = map(tuple, parts) if text.isascii() else (tuple(map(sys.intern, part)) for part in parts)
     return readable_as(f"{heading}\n{text}"), own, tuple(said)
 
 

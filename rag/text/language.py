@@ -167,7 +167,13 @@ def _simplified_characters() -> dict[int, str]:
 
 
 def _terms_of_runs(folded: str) -> list[str]:
-    return [term[:LONGEST_TERM] for match in _RUN.finditer(folded) for term in _terms_of(match)]
+    found: list[str] = []
+    for match in _RUN.finditer(folded):
+        if match.lastgroup == "han":  # most of them by far, and none of their terms is long
+            found += _han_terms(match)
+        else:
+            found += [term[:LONGEST_TERM] for term in _terms_of(match)]
+    return found
 
 
 @lru_cache(maxsize=1 << 15)
@@ -179,9 +185,7 @@ def _terms_of(match: re.Match[str]) -> Iterable[str]:
     run = match[0]
     match match.lastgroup:
         case "han":
-            number = _digits_before(match)
-            # 30天 is not 30元
-            return [*([number + run[0]] if number else ()), *run, *_pairs(run)]
+            return _han_terms(match)
         case "unspaced":
             return _pairs(run) if len(run) > 1 else [run]
         case "hangul":
@@ -189,6 +193,13 @@ def _terms_of(match: re.Match[str]) -> Iterable[str]:
         case _:
             # Encoded data is no word, and would only push words out.
             return _word_terms(run) if len(run) <= LONGEST_TERM else _terms_of_word(run)
+
+
+def _han_terms(match: re.Match[str]) -> list[str]:
+    run, before = match[0], match.string[match.start() - 1 : match.start()]
+    if (before == " " or before.isdigit()) and (number := _digits_before(match)):
+        return [(number + run[0])[:LONGEST_TERM], *run, *_pairs(run)]  # 30天 is not 30元
+    return [*run, *_pairs(run)]
 
 
 def _pairs(run: str) -> list[str]:
