@@ -89,12 +89,11 @@ def _caches(service: Service) -> tuple[Level, str]:
 
 
 def _recall(service: Service) -> str:
-    """What was found of what exact search finds, where Chroma has been asked; measured now, so that it is of today."""
-    caches = service.base.caches
-    caches.check_recall(now=True)
-    if not caches.recall.found:
+    """What was found of what exact search finds, as it was measured last; nothing in the first minutes."""
+    measured = list(service.base.caches.recall.found.values())
+    if not measured:
         return ""
-    least = min(caches.recall.found.values(), key=lambda found: found.value)
+    least = min(measured, key=lambda found: found.value)
     return f" Recall@{K} of the last {least.questions} questions: {least.value:.2f}."
 
 
