@@ -7,12 +7,12 @@ A model that is down, slow or empty falls back to the sentences, and the answer 
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 
 from rag.answering.cells import cells
 from rag.answering.check import Checked, Checker, weakest
@@ -109,6 +109,11 @@ class Final:
 Event = Retrieval | Token | Said | Final
 
 
+# Looking up is mostly Python, of which one thread runs at a time; more of them only take turns oftener. 16 clients at
+# 20,000 chunks on 2 cores: 29 answers a second and a p95 of 570 ms, without a bound 22 and 1,200.
+_AT_ONCE = 2
+
+
 class Assistant:
     """Answers from a knowledge base, with a language model or without. Thread-safe."""
 
@@ -128,6 +133,7 @@ class Assistant:
         self._enough_evidence = enough_evidence
         self._context_tokens = context_tokens
         self._query_rewrites = query_rewrites
+        self._turns = threading.BoundedSemaphore(_AT_ONCE)
 
     def answer(self, question: Question) -> Answer:
         for event in self.stream(question):
@@ -137,14 +143,19 @@ class Assistant:
 
     def search(self, question: Question) -> Found:
         """What is found for the question as it stands, and for other wordings of it where a model is to give some."""
-        look_up = partial(
-            retrieve,
-            base=self._base,
-            collections=self._base.collections(question.collections),
-            k=question.top_k,
-            as_of=question.as_of,
-            filters=question.filters,
-        )
+        collections = self._base.collections(question.collections)
+
+        def look_up(text: str) -> Found:
+            with nullcontext() if question.as_of else self._turns:  # the past may have to be indexed first, for seconds
+                return retrieve(
+                    text,
+                    base=self._base,
+                    collections=collections,
+                    k=question.top_k,
+                    as_of=question.as_of,
+                    filters=question.filters,
+                )
+
         found = look_up(question.text)
         if self._model is None or not self._query_rewrites:
             return found

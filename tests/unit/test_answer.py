@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +28,7 @@ from rag.errors import (
 from rag.knowledge import KnowledgeBase
 from rag.llm.prompts import NO_ANSWER
 from rag.models import Answer, Hit, Turn, Usage
+from rag.retrieval.retrieve import Found, retrieve
 from tests.bases import Bases, publish_text, source_in
 from tests.fakes import HashEmbedder, ScriptedModel
 
@@ -174,6 +180,38 @@ def test_an_empty_collection_is_refused_with_nothing_near(tmp_path: Path) -> Non
 def test_a_collection_that_is_not_there_is_said_before_the_first_event(base: KnowledgeBase) -> None:
     with pytest.raises(NotFound):
         next(iter(assistant(base).stream(Question(LEAVE, collections=("nowhere",)))))
+
+
+def test_two_questions_are_looked_up_at_once_and_the_past_takes_nobodys_turn(
+    base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, free = threading.Lock(), threading.Event()
+    at_once: list[int] = []
+    inside = 0
+
+    def slow(text: str, **given: Any) -> Found:
+        nonlocal inside
+        with lock:
+            inside += 1
+            at_once.append(inside)
+        if given["as_of"] is None:
+            assert free.wait(30)
+        with lock:
+            inside -= 1
+        return retrieve(text, **{**given, "as_of": None})
+
+    monkeypatch.setattr("rag.answer.retrieve", slow)
+    asked = assistant(base)
+    with ThreadPoolExecutor(6) as threads:
+        pending = [threads.submit(asked.search, Question(LEAVE)) for _ in range(5)]
+        while len(at_once) < 2:
+            time.sleep(0.01)
+        assert asked.search(Question(LEAVE, as_of=datetime(2030, 1, 1, tzinfo=UTC))).hits
+        assert at_once == [1, 2, 3]
+        free.set()
+        assert all(future.result(30).hits for future in pending)
+    assert len(at_once) == 6
+    assert max(at_once) == 3
 
 
 def test_another_embedder_than_the_collections_is_refused(base: KnowledgeBase) -> None:
