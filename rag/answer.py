@@ -7,7 +7,6 @@ A model that is down, slow or empty falls back to the sentences, and the answer 
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -49,6 +48,7 @@ from rag.ports import ChatModel, Message
 from rag.retrieval.followup import needs_history, standalone
 from rag.retrieval.retrieve import Found, retrieve
 from rag.retrieval.rewrites import fused, rewrites
+from rag.retrieval.turns import Turns
 from rag.text.duplicates import collapse
 from rag.text.language import language_of
 
@@ -109,8 +109,8 @@ class Final:
 Event = Retrieval | Token | Said | Final
 
 
-# Looking up is mostly Python, of which one thread runs at a time; more of them only take turns oftener. 16 clients at
-# 20,000 chunks on 2 cores: 29 answers a second and a p95 of 570 ms, without a bound 22 and 1,200.
+# Looking up is mostly Python, of which one thread runs at a time; more of them only get in each other's way. 16 clients
+# at 20,000 chunks on 2 cores: 29 answers a second and a p95 of 570 ms, without a bound 22 and 1,200.
 _AT_ONCE = 2
 
 
@@ -133,7 +133,7 @@ class Assistant:
         self._enough_evidence = enough_evidence
         self._context_tokens = context_tokens
         self._query_rewrites = query_rewrites
-        self._turns = threading.BoundedSemaphore(_AT_ONCE)
+        self._turns = Turns(_AT_ONCE)
 
     def answer(self, question: Question) -> Answer:
         for event in self.stream(question):
