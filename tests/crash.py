@@ -170,7 +170,7 @@ class Victim:
                 for index_id, _, _ in versions.all_indexes(snapshot)
                 for key in versions.active_keys(snapshot, index_id)
             ]
-            active = versions.read_hits(snapshot, {key: {} for key in keys})
+            active = versions.read_chunks(snapshot, keys)
         self.embedder.finished = frozenset(sha256(_embedded(hit.heading, hit.text)) for hit in active.values())
         found = self.texts()
         before, after = self.edition(self.done) if self.done else {}, self.edition(self.done + 1)
@@ -258,7 +258,7 @@ class Victim:
                 known.document_id: known.key for known in knowledge.known_documents(snapshot, self.source().id).values()
             }
             keys = versions.active_keys(snapshot, self.collection().index_id)
-            hits = versions.read_hits(snapshot, {key: {} for key in keys}).values()
+            hits = versions.read_chunks(snapshot, keys).values()
         answers = []
         for key in (12, 61, 113):
             for rule in (0, 4):

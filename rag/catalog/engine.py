@@ -8,12 +8,12 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection as Connection  # the rooms above speak of connections without knowing SQLAlchemy
@@ -27,6 +27,8 @@ from rag.disk import disk_full, is_database_full, is_full, sync_folder
 from rag.errors import Conflict, Unavailable
 
 log = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _COPY_PAGES = 2_000  # of the database per step of a copy, between which a cancel is heard
@@ -279,6 +281,12 @@ def copy_database(source: sqlite3.Connection, path: Path, *, check: Callable[[],
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+
+
+def batches(values: Sequence[_Value], size: int) -> Iterator[Sequence[_Value]]:
+    """For statements with IN (…), one after the other."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def fact(connection: Connection, name: str) -> str | None:

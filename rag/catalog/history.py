@@ -5,14 +5,14 @@ Functions over a connection, like those of `versions`, which are about the prese
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, and_, cast, delete, func, insert, or_, select, tuple_, update
 
-from rag.catalog.engine import next_change, now
+from rag.catalog.engine import batches, next_change, now
 from rag.catalog.feedback import purge_feedback
 from rag.catalog.tables import (
     activations,
@@ -133,7 +133,7 @@ def remove_versions(connection: Connection, gone: Sequence[tuple[str, int]]) -> 
     Vectors that only they wanted go with them.
     """
     originals: set[str] = set()
-    for some in _batches(gone):
+    for some in batches(gone, _MANY):
         of_chunks = tuple_(chunks.c.document_id, chunks.c.version).in_(some)
         of_versions = tuple_(versions.c.document_id, versions.c.number).in_(some)
         wanted = _vectors_of(connection, of_chunks)
@@ -148,7 +148,7 @@ def remove_versions(connection: Connection, gone: Sequence[tuple[str, int]]) -> 
 def unreferenced(connection: Connection, digests: Iterable[str]) -> set[str]:
     """Those of the originals that no version, no document and no job that still has to run wants."""
     left = set(digests)
-    for some in _batches(sorted(left)):
+    for some in batches(sorted(left), _MANY):
         of_versions = select(versions.c.content_sha256).where(
             versions.c.content_sha256.in_(some), versions.c.removed_at.is_(None)
         )
@@ -178,7 +178,7 @@ def _delete_unwanted(connection: Connection, candidates: Iterable[tuple[int, str
         .where(chunks.c.embedded_sha256 == vectors.c.sha256, indexes.c.embedder_id == vectors.c.embedder_id)
         .exists()
     )
-    for some in _batches(sorted(candidates)):
+    for some in batches(sorted(candidates), _MANY):
         connection.execute(delete(vectors).where(tuple_(vectors.c.embedder_id, vectors.c.sha256).in_(some), ~still))
 
 
@@ -272,8 +272,3 @@ def _same_version(left: Any, right: Any) -> ColumnElement[bool]:
     """Whether rows of two tables speak of one version; it is called `version` or, in its own table, `number`."""
     numbers = [table.c.version if "version" in table.c else table.c.number for table in (left, right)]
     return and_(left.c.document_id == right.c.document_id, numbers[0] == numbers[1])
-
-
-def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), _MANY):
-        yield values[start : start + _MANY]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
-from rag.catalog.engine import new_id, next_change, now
+from rag.catalog.engine import batches, new_id, next_change, now
 from rag.catalog.history import raise_if_purged
 from rag.catalog.tables import (
     activations,
@@ -353,7 +353,7 @@ def reserve_document(connection: Connection, source_id: str, *, key: str, uri: s
 def reserve_documents(connection: Connection, source_id: str, uris: Mapping[str, str]) -> dict[str, str]:
     """The same of many, by key."""
     found: dict[str, str] = {}
-    for some in _batches(list(uris)):
+    for some in batches(list(uris), _MANY):
         query = select(documents.c.key, documents.c.id).where(
             documents.c.source_id == source_id, documents.c.key.in_(some)
         )
@@ -557,8 +557,3 @@ def _valid_name(name: str, noun: str) -> str:
             remedy=f"Use 1 to {_NAME_LIMIT} characters of any script, without slashes and line breaks.",
         )
     return name
-
-
-def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), _MANY):
-        yield values[start : start + _MANY]

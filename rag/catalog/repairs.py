@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, literal_column, select,
 
 from rag.catalog.aliases import save as save_names
 from rag.catalog.checks import ORIGINAL_LOST, WITHDRAWN
-from rag.catalog.engine import last_change, next_change, now
+from rag.catalog.engine import batches, last_change, next_change, now
 from rag.catalog.tables import (
     activations,
     aliases,
@@ -132,9 +132,8 @@ def sign_again(connection: Connection, key: int, text: str) -> None:
 
 def spell_out_again(connection: Connection, texts: Mapping[int, str]) -> None:
     """The names in two languages that chunks spell out, by their keys."""
-    keys = sorted(texts)
-    for start in range(0, len(keys), _MANY):
-        connection.execute(delete(aliases).where(aliases.c.chunk_key.in_(keys[start : start + _MANY])))
+    for some in batches(sorted(texts), _MANY):
+        connection.execute(delete(aliases).where(aliases.c.chunk_key.in_(some)))
     save_names(connection, texts.items())
 
 
@@ -154,7 +153,7 @@ def index_with(connection: Connection, embedder_id: int) -> int | None:
 def embedded_texts(connection: Connection, hashes: Iterable[str]) -> dict[str, str]:
     """By hash, the texts that were embedded, as the chunks have them."""
     found: dict[str, str] = {}
-    for some in _batches(sorted(set(hashes))):
+    for some in batches(sorted(set(hashes)), _MANY):
         query = select(chunks.c.embedded_sha256, chunks.c.heading, chunks.c.text)
         for row in connection.execute(query.where(chunks.c.embedded_sha256.in_(some))):
             found[row.embedded_sha256] = f"{row.heading}\n{row.text}" if row.heading else row.text
@@ -166,7 +165,7 @@ def remove_vectors(connection: Connection, keys: Iterable[tuple[int, str]]) -> N
     for embedder_id, digest in keys:
         of.setdefault(embedder_id, []).append(digest)
     for embedder_id, digests in of.items():
-        for some in _batches(digests):
+        for some in batches(digests, _MANY):
             connection.execute(delete(vectors).where(vectors.c.embedder_id == embedder_id, vectors.c.sha256.in_(some)))
     next_change(connection)  # exact search reads them again
 
@@ -180,7 +179,7 @@ def forget_pending(connection: Connection, index_ids: Iterable[int]) -> None:
 
 
 def remove_answers(connection: Connection, ids: Iterable[str]) -> None:
-    for some in _batches(sorted(set(ids))):
+    for some in batches(sorted(set(ids)), _MANY):
         connection.execute(delete(answers).where(answers.c.id.in_(some)))
 
 
@@ -189,8 +188,3 @@ def list_citations(connection: Connection, rows: Iterable[tuple[str, str, int]])
     unlisted = [dict(zip(names, row, strict=True)) for row in rows]
     if unlisted:
         connection.execute(insert(answer_citations).prefix_with("OR IGNORE"), unlisted)
-
-
-def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), _MANY):
-        yield values[start : start + _MANY]

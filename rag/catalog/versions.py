@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from rag.catalog import aliases
-from rag.catalog.engine import next_change, next_moment, now
+from rag.catalog.engine import batches, next_change, next_moment, now
 from rag.catalog.tables import (
     activations,
     chunk_is_active,
@@ -93,7 +93,7 @@ def stage_all(connection: Connection, new: Sequence[NewVersion], *, index_id: in
     """The same of many, each of another document: statements cost more than rows."""
     next_change(connection)  # the caches are told of these chunks before they are active
     highest: dict[str, int] = {}
-    for some in _batches([version.document_id for version in new]):
+    for some in batches([version.document_id for version in new], _MANY):
         query = select(versions.c.document_id, func.max(versions.c.number)).where(versions.c.document_id.in_(some))
         highest.update((row[0], row[1]) for row in connection.execute(query.group_by(versions.c.document_id)))
     numbers = [1 + highest.get(version.document_id, 0) for version in new]
@@ -254,7 +254,7 @@ def active_version(connection: Connection, document_id: str) -> int | None:
 def active_versions(connection: Connection, document_ids: Sequence[str]) -> dict[str, int]:
     """Of those that have one."""
     found: dict[str, int] = {}
-    for some in _batches(document_ids):
+    for some in batches(document_ids, _MANY):
         query = select(activations.c.document_id, activations.c.version).where(
             activations.c.document_id.in_(some), activations.c.to_change.is_(None)
         )
@@ -337,7 +337,7 @@ def count_active(connection: Connection) -> int:
 
 
 def term_entries(connection: Connection, keys: Sequence[int]) -> Iterator[TermEntry]:
-    for some in _batches(keys):
+    for some in batches(keys, _MANY):
         query = (
             select(chunks.c.key, chunks.c.heading, chunks.c.text, documents.c.uri, documents.c.edited_title)
             .join(documents, documents.c.id == chunks.c.document_id)
@@ -398,22 +398,10 @@ def read_chunks(
     query = _chunks_now(index_id is None) if at is None else _chunks(index_id is None, at)
     given = {} if index_id is None else {"index_id": index_id}
     found: dict[int, Chunk] = {}
-    for some in _batches(keys):
+    for some in batches(keys, _MANY):
         for row in connection.execute(query, {"keys": some, **given}).all():
             found[row[0]] = Chunk._make(row)
     return found
-
-
-def read_hits(
-    connection: Connection,
-    scored: Mapping[int, Mapping[str, float]],
-    *,
-    at: int | None = None,
-    index_id: int | None = None,
-) -> dict[int, Hit]:
-    """As `read_chunks`, with each arm's own score; that which counts is 0 so far."""
-    found = read_chunks(connection, list(scored), at=at, index_id=index_id)
-    return {key: chunk.hit(score=0.0, arms=dict(scored[key])) for key, chunk in found.items()}
 
 
 def _chunks(of_active_indexes: bool, at: int | None) -> Any:
@@ -460,7 +448,7 @@ def _chunks_now(of_active_indexes: bool) -> Any:
 def missing_vectors(connection: Connection, embedder_id: int, hashes: Iterable[str]) -> set[str]:
     """Those of the hashes that have no vector of this embedder yet."""
     wanted = set(hashes)
-    for some in _batches(sorted(wanted)):
+    for some in batches(sorted(wanted), _MANY):
         query = select(vectors.c.sha256).where(vectors.c.embedder_id == embedder_id, vectors.c.sha256.in_(some))
         wanted.difference_update(connection.execute(query).scalars())
     return wanted
@@ -480,7 +468,9 @@ def save_vectors(connection: Connection, embedder_id: int, found: Mapping[str, N
 
 def vectors_of(connection: Connection, keys: Sequence[int]) -> tuple[list[int], Vectors]:
     """Vectors of these chunks, with the keys in the order of the rows, shape (n, dimension), float32, of length 1."""
-    return _matrix(row for some in _batches(keys) for row in connection.execute(_vectors_of(), {"keys": some}).all())
+    return _matrix(
+        row for some in batches(keys, _MANY) for row in connection.execute(_vectors_of(), {"keys": some}).all()
+    )
 
 
 def active_vectors(connection: Connection, index_id: int) -> tuple[list[int], Vectors]:
@@ -596,8 +586,3 @@ def list_chunks(
         .limit(limit)
     )
     return list(connection.execute(query))
-
-
-def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), _MANY):
-        yield values[start : start + _MANY]

@@ -41,7 +41,8 @@ def stage(
 
 def hits(base: KnowledgeBase, keys: list[int]) -> dict[int, Hit]:
     with base.catalog.read() as snapshot:
-        return versions.read_hits(snapshot, {key: {"terms": 1.0} for key in keys})
+        found = versions.read_chunks(snapshot, keys)
+    return {key: chunk.hit(score=0.0, arms={"terms": 1.0}) for key, chunk in found.items()}
 
 
 def active(base: KnowledgeBase, collection: Collection) -> set[int]:
