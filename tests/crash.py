@@ -257,7 +257,7 @@ class Victim:
             documents = {
                 known.document_id: known.key for known in knowledge.known_documents(snapshot, self.source().id).values()
             }
-            keys = versions.active_keys(snapshot, self.collection().index_id)
+            keys = sorted(versions.active_keys(snapshot, self.collection().index_id))
             hits = versions.read_chunks(snapshot, keys).values()
         answers = []
         for key in (12, 61, 113):
